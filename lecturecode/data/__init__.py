@@ -1,0 +1,7 @@
+"""Data sets: embedded, generated, and one that is downloaded on request."""
+
+from .digits import Digits, digits
+from .mnist import mnist
+from .patterns import bars_and_stripes
+
+__all__ = ["Digits", "bars_and_stripes", "digits", "mnist"]
