@@ -7,20 +7,25 @@ The textbook sum for KL cancels: its terms are of order |p − q|, their sum of 
 one, Σ (q − p) = 0 may be added, and each term becomes p·g((q − p)/p) with g(r) = r − log(1 + r) ≥ 0. All terms are
 non-negative, so nothing cancels, provided g is accurate near zero. There, with s = r/(2 + r),
     g(r) = 2 [s²/(1 − s) − s³/3 − s⁵/5 − …],
-because log(1 + r) = 2 artanh(s). The same g gives the Gaussian case, r being a ratio of variances less one.
+because log(1 + r) = 2 artanh(s); away from zero log(1 + r) = log q − log p, as 1 + r would lose a q tiny beside p.
+For Gaussians with covariances Σ = LLᵀ, and D = L_q⁻¹L_p − 1, lower triangular, the same g gives
+    KL = Σ_i g(D_ii) + ½ Σ_ij D_ij² + ½ |L_q⁻¹(μ_p − μ_q)|².
 """
 
 from collections.abc import Callable
-from typing import cast
+from typing import Any
 
 import torch
 from jaxtyping import Float
 from torch import Tensor
 from torch.distributions import Bernoulli, Distribution, Independent, MultivariateNormal, Normal
+from torch.nn.functional import logsigmoid
 
 from . import checks
 
 __all__ = ["entropy", "js", "kl", "tv"]
+
+NEAR = 0.2  # |r| below which g(r) is summed as a series
 
 
 def entropy(p: Float[Tensor, "*batch k"] | Distribution) -> Float[Tensor, "..."]:
@@ -28,6 +33,11 @@ def entropy(p: Float[Tensor, "*batch k"] | Distribution) -> Float[Tensor, "..."]
 
     Raises: ValueError where p is no probability vector along its last axis.
     """
+    if isinstance(p, Independent):
+        return _summed(entropy(p.base_dist), p.reinterpreted_batch_ndims)
+    if isinstance(p, Bernoulli):
+        on, off = (torch.where(side > 0, side * log, 0.0) for side, log in _sides(p))
+        return -(on + off)
     if isinstance(p, Distribution):
         return p.entropy()
     checks.probabilities("p", p)
@@ -38,39 +48,37 @@ def kl(p: Tensor | Distribution, q: Tensor | Distribution) -> Float[Tensor, "...
     """KL(p‖q) = Σ p log(p/q), in nats: ≥ 0, and infinite where p has weight and q has none.
 
     p and q are probabilities along the last axis, or both Gaussian (Normal, MultivariateNormal, in any mixture of
-    the two), or both Bernoulli; `Independent` sums over its axes.
+    the two), or both Bernoulli; `Independent` sums over its axes, and makes a vector of a Normal's last axis.
 
     Raises: ValueError where the shapes, the devices or the families do not fit, or a sum is not one.
     Source: Cover & Thomas (2006), eq. 2.26 (sums) and eq. 8.46 (densities).
     """
     if isinstance(p, Tensor) and isinstance(q, Tensor):
         _pair(p, q)
-        return _terms(p, q, q - p).sum(-1)
-    if isinstance(p, Independent) and isinstance(q, Independent):
-        axes = p.reinterpreted_batch_ndims
-        if axes != q.reinterpreted_batch_ndims:
-            raise ValueError(f"p has {axes} event axes and q {q.reinterpreted_batch_ndims}; give both the same")
-        return kl(p.base_dist, q.base_dist).sum(tuple(range(-axes, 0)))
+        return _terms(p, q - p, _log_ratio(p, q)).sum(-1)
     for families, rule in _RULES:
         if all(isinstance(_unwrapped(d), families) for d in (p, q)):
-            return rule(p, q)
+            _same_event(p, q)
+            if isinstance(p, Independent) and isinstance(q, Independent):
+                return _summed(kl(p.base_dist, q.base_dist), p.reinterpreted_batch_ndims)
+            return rule(_unwrapped(p), _unwrapped(q))
     raise ValueError(
         f"no closed form here for KL({type(p).__name__}‖{type(q).__name__}); estimate it as the mean of "
         "p.log_prob(x) − q.log_prob(x) over draws x of p"
     )
 
 
-def js(p: Float[Tensor, "*batch k"], q: Float[Tensor, "*batch k"]) -> Float[Tensor, "*batch"]:
+def js(p: Float[Tensor, "*#batch k"], q: Float[Tensor, "*#batch k"]) -> Float[Tensor, "..."]:
     """JS(p, q) = ½ KL(p‖m) + ½ KL(q‖m) with m = (p + q)/2: symmetric, finite, at most log 2.
 
     Raises: ValueError as `kl`. Source: Lin (1991), eq. 4.1 with equal weights.
     """
     _pair(p, q)
-    middle = (p + q) / 2
-    return (_terms(p, middle, (q - p) / 2) + _terms(q, middle, (p - q) / 2)).sum(-1) / 2
+    half = (q - p) / 2
+    return (_terms(p, half, _log_ratio(2 * p, p + q)) + _terms(q, -half, _log_ratio(2 * q, p + q))).sum(-1) / 2
 
 
-def tv(p: Float[Tensor, "*batch k"], q: Float[Tensor, "*batch k"]) -> Float[Tensor, "*batch"]:
+def tv(p: Float[Tensor, "*#batch k"], q: Float[Tensor, "*#batch k"]) -> Float[Tensor, "..."]:
     """TV(p, q) = ½ Σ |p − q|, the largest difference of the two in the probability of any event.
 
     Raises: ValueError as `kl`. Source: Levin, Peres & Wilmer (2017), prop. 4.2.
@@ -80,7 +88,7 @@ def tv(p: Float[Tensor, "*batch k"], q: Float[Tensor, "*batch k"]) -> Float[Tens
 
 
 class _Excess(torch.autograd.Function):
-    """g(r) = r − log(1 + r) for r ≥ −1, relative error of a few ulp at every r; g′(r) = r/(1 + r)."""
+    """g(r) = r − log(1 + r) for |r| < 0.2, relative error of a few ulp; g′(r) = r/(1 + r)."""
 
     @staticmethod
     def forward(ctx, r: Tensor) -> Tensor:
@@ -90,8 +98,7 @@ class _Excess(torch.autograd.Function):
         series = torch.full_like(r, 1 / 17)
         for odd in (15, 13, 11, 9, 7, 5, 3):
             series = torch.addcmul(torch.full_like(r, 1 / odd), series, square)
-        near = 2 * square * (1 / (1 - s) - s * series)
-        return torch.where(r.abs() < 0.2, near, r - torch.log1p(r))
+        return 2 * square * (1 / (1 - s) - s * series)
 
     @staticmethod
     def backward(ctx, grad: Tensor) -> Tensor:
@@ -99,58 +106,103 @@ class _Excess(torch.autograd.Function):
         return grad * r / (1 + r)
 
 
-def _excess(r: Tensor) -> Tensor:
-    return _Excess.apply(r)  # type: ignore[return-value]  # apply is untyped
+def _terms(p: Tensor, difference: Tensor, log: Tensor) -> Tensor:
+    """p g(r) = p log(p/q) − p + q ≥ 0 from difference = q − p = p r and log = log(q/p); q where p = 0."""
+    near = difference.abs() < NEAR * p
+    ratio = torch.where(near, difference, 0.0) / torch.where(near, p, 1.0)
+    far = difference - torch.where(p > 0, p * log, 0.0)
+    return torch.where(near, p * _Excess.apply(ratio), far)  # type: ignore[operator]  # apply is untyped
 
 
-def _terms(p: Tensor, q: Tensor, difference: Tensor) -> Tensor:
-    """p log(p/q) − p + q ≥ 0, given difference = q − p; q where p = 0, infinite where only q = 0."""
+def _log_ratio(p: Tensor, q: Tensor) -> Tensor:
+    """log(q/p), without NaN in it or in its gradient where p = 0."""
     here = p > 0
-    p = torch.where(here, p, 1.0)
-    ratio = torch.where(here, difference / p, 0.0)
-    return torch.where(here, p * _excess(ratio), q)
+    return torch.where(here, q, 1.0).log() - torch.where(here, p, 1.0).log()
+
+
+def _gaussian(shift: Tensor, step: Tensor, scale_p: Tensor, scale_q: Tensor) -> Tensor:
+    """g(D_ii) + ½ |L_q⁻¹(μ_p − μ_q)|_i² for each i, from `step` = D_ii and the diagonals of both L."""
+    return _terms(torch.ones_like(step), step, (scale_p / scale_q).log()) + 0.5 * shift.square()
+
+
+def _normal(p: Normal, q: Normal) -> Tensor:
+    step = (p.scale - q.scale) / q.scale
+    return _gaussian((p.loc - q.loc) / q.scale, step, p.scale, q.scale) + 0.5 * step.square()
+
+
+def _multivariate_normal(p: Normal | MultivariateNormal, q: Normal | MultivariateNormal) -> Tensor:
+    factor_p, factor_q = (torch.diag_embed(d.scale) if isinstance(d, Normal) else d.scale_tril for d in (p, q))
+    cov_p, cov_q = (vars(d).get("covariance_matrix") for d in (p, q))  # None unless it was given
+
+    def solved(right: Tensor) -> Tensor:
+        return torch.linalg.solve_triangular(factor_q, right, upper=False)
+
+    step = solved(factor_p - factor_q)
+    if cov_p is not None or cov_q is not None:  # their difference is exact, that of their factors is rounded
+        cov_p, cov_q = (f @ f.mT if c is None else c for f, c in ((factor_p, cov_p), (factor_q, cov_q)))
+        error = solved(solved(cov_p - cov_q).mT) - (step + step.mT + step @ step.mT)
+        step = step + error.tril() - torch.diag_embed(error.diagonal(0, -2, -1) / 2)
+    shift = solved((p.loc - q.loc)[..., None])[..., 0]
+    diagonals = (m.diagonal(0, -2, -1) for m in (step, factor_p, factor_q))
+    return _gaussian(shift, *diagonals).sum(-1) + 0.5 * step.square().sum((-2, -1))
+
+
+def _bernoulli(p: Bernoulli, q: Bernoulli) -> Tensor:
+    ((on_p, log_on_p), (off_p, log_off_p)), ((on_q, log_on_q), (off_q, log_off_q)) = _sides(p), _sides(q)
+    if _by_logits(p) and _by_logits(q):  # σ(b) − σ(a) = σ(b) σ(−a) (1 − e^{a−b}), its exponent kept below zero
+        gap = (p.logits - q.logits).nan_to_num(nan=0.0)
+        falls, rises = on_p * off_q * torch.expm1(-gap.clamp(min=0)), on_q * off_p * torch.expm1(gap.clamp(max=0))
+        difference = torch.where(gap > 0, falls, -rises)
+    else:
+        difference = torch.where(on_p > 0.5, off_p - off_q, on_q - on_p)  # the smaller side keeps its digits
+    return _terms(on_p, difference, log_on_q - log_on_p) + _terms(off_p, -difference, log_off_q - log_off_p)
+
+
+def _sides(d: Bernoulli) -> tuple[tuple[Tensor, Tensor], tuple[Tensor, Tensor]]:
+    """(p, log p) of 1 and of 0, from what was given: torch clamps what it converts."""
+    if _by_logits(d):
+        return (d.logits.sigmoid(), logsigmoid(d.logits)), ((-d.logits).sigmoid(), logsigmoid(-d.logits))
+    return (d.probs, d.probs.log()), (1 - d.probs, torch.log1p(-d.probs))
+
+
+def _by_logits(d: Bernoulli) -> bool:
+    return d._param is vars(d).get("logits")
+
+
+def _summed(x: Tensor, axes: int) -> Tensor:
+    return x.sum(tuple(range(-axes, 0))) if axes else x
+
+
+def _unwrapped(d: Any) -> Any:
+    return d.base_dist if isinstance(d, Independent) else d
 
 
 def _pair(p: Tensor, q: Tensor) -> None:
     checks.same_device(p=p, q=q)
-    if p.shape[-1:] != q.shape[-1:]:
-        raise ValueError(f"p has {p.shape[-1]} outcomes and q {q.shape[-1]}; they must share one set of outcomes")
     checks.probabilities("p", p)
     checks.probabilities("q", q)
+    if p.shape[-1] != q.shape[-1]:
+        raise ValueError(f"p has {p.shape[-1]} outcomes and q {q.shape[-1]}; they must share one set of outcomes")
+    _broadcastable(p.shape[:-1], q.shape[:-1])
 
 
-def _normal(p: Normal, q: Normal) -> Tensor:
-    """½ [g(σ_p²/σ_q² − 1) + (μ_p − μ_q)²/σ_q²]."""
-    ratio = (p.scale - q.scale) * (p.scale + q.scale) / q.scale**2
-    return 0.5 * (_excess(ratio) + ((p.loc - q.loc) / q.scale) ** 2)
+def _same_event(p: Any, q: Any) -> None:
+    axes = [d.reinterpreted_batch_ndims if isinstance(d, Independent) else 0 for d in (p, q)]
+    if p.event_shape != q.event_shape or (0 not in axes and axes[0] != axes[1]):
+        raise ValueError(
+            f"p is over events of shape {tuple(p.event_shape)} ({axes[0]} axes made independent) and q over "
+            f"{tuple(q.event_shape)} ({axes[1]}); give both the same, a vector by Independent(…, 1)"
+        )
+    _broadcastable(p.batch_shape, q.batch_shape)
+    first, second = (d.loc if hasattr(d, "loc") else d._param for d in (_unwrapped(p), _unwrapped(q)))
+    checks.same_device(p=first, q=second)
 
 
-def _multivariate_normal(p: Distribution, q: Distribution) -> Tensor:
-    """½ [Σ_i g(r_i) + |L⁻¹(μ_p − μ_q)|²], r_i the eigenvalues of L⁻¹(Σ_p − Σ_q)L⁻ᵀ, Σ_q = LLᵀ."""
-    (mean_p, cov_p), (mean_q, cov_q) = _mean_and_covariance(p), _mean_and_covariance(q)
-    factor = torch.linalg.cholesky(cov_q)
-    half = torch.linalg.solve_triangular(factor, cov_p - cov_q, upper=False)
-    ratio = torch.linalg.eigvalsh(torch.linalg.solve_triangular(factor, half.mT, upper=False))
-    shift = torch.linalg.solve_triangular(factor, (mean_p - mean_q)[..., None], upper=False)[..., 0]
-    return 0.5 * (_excess(ratio).sum(-1) + (shift**2).sum(-1))
-
-
-def _bernoulli(p: Bernoulli, q: Bernoulli) -> Tensor:
-    (on_p, off_p), (on_q, off_q) = ((d.logits.sigmoid(), (-d.logits).sigmoid()) for d in (p, q))
-    difference = torch.where(on_p > 0.5, off_p - off_q, on_q - on_p)  # the smaller side keeps its digits
-    return _terms(on_p, on_q, difference) + _terms(off_p, off_q, -difference)
-
-
-def _mean_and_covariance(d: Distribution) -> tuple[Tensor, Tensor]:
-    inner = _unwrapped(d)
-    if isinstance(inner, MultivariateNormal):
-        return inner.loc, inner.covariance_matrix
-    normal = cast(Normal, inner)  # the table below admits nothing else
-    return normal.loc, torch.diag_embed(normal.scale**2)
-
-
-def _unwrapped(d: object) -> object:
-    return d.base_dist if isinstance(d, Independent) else d
+def _broadcastable(p: torch.Size, q: torch.Size) -> None:
+    try:
+        torch.broadcast_shapes(p, q)
+    except RuntimeError:
+        raise ValueError(f"p has the batch shape {tuple(p)} and q {tuple(q)}; they do not broadcast") from None
 
 
 _RULES: tuple[tuple[tuple[type, ...], Callable[..., Tensor]], ...] = (

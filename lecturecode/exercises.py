@@ -7,6 +7,7 @@ plausible wrong answers with what leads to them; the tests compute every one of 
 import tomllib
 from functools import cache
 from importlib.resources import files
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -30,18 +31,21 @@ def check(name: str, answer: float | Tensor) -> bool:
         raise ValueError(f"no exercise is called {name!r}; there are {', '.join(names())}")
     entry = _tables()[name]
     given = torch.as_tensor(answer, dtype=torch.float64).detach().cpu()
-    wanted = torch.tensor(entry["answer"], dtype=torch.float64)
+    wanted = _tensor(entry["answer"])
     if given.shape != wanted.shape:
         raise ValueError(f"the answer has shape {tuple(given.shape)}; {name!r} asks for {tuple(wanted.shape)}")
     tolerance = entry.get("tolerance", 1e-6)
     right = _near(given, wanted, tolerance)
-    hints = [w["hint"] for w in entry.get("wrong", []) if _near(given, torch.tensor(w["answer"]), tolerance)]
+    hints = [w["hint"] for w in entry.get("wrong", []) if _near(given, _tensor(w["answer"]), tolerance)]
     print("Right." if right else (hints or [GENERAL])[0])
     return right
 
 
+def _tensor(entry: Any) -> Tensor:
+    return torch.tensor(entry, dtype=torch.float64)
+
+
 def _near(given: Tensor, wanted: Tensor, tolerance: float) -> bool:
-    wanted = wanted.double()
     return given.shape == wanted.shape and torch.allclose(given, wanted, rtol=tolerance, atol=tolerance)
 
 

@@ -39,8 +39,11 @@ def style() -> None:
         }
     )  # fmt: skip
     try:
+        from IPython import get_ipython
         from matplotlib_inline.backend_inline import set_matplotlib_formats
-    except ImportError:  # a plain script: nothing is shown inline
+    except ImportError:
+        return
+    if get_ipython() is None:  # a plain script: nothing is shown inline
         return
     set_matplotlib_formats("svg", metadata={"Date": None, "Creator": None})
 

@@ -37,8 +37,10 @@ def draw(distribution: distributions.Distribution, count: int, rng: torch.Genera
     Where the family allows it the draw is reparametrised: h = μ + σ ε for a Gaussian, with ε from `rng`, so that
     gradients reach μ and σ. Otherwise the inverse of the distribution function is applied to uniform draws.
 
-    Raises: ValueError where a family has neither form here.
+    Raises: ValueError where a family has neither form here, or count < 1.
     """
+    if count < 1:
+        raise ValueError(f"count is {count}; ask for at least one draw")
     if isinstance(distribution, distributions.Independent):
         return draw(distribution.base_dist, count, rng)
     shape = torch.Size([count, *distribution.batch_shape, *distribution.event_shape])
@@ -46,7 +48,9 @@ def draw(distribution: distributions.Distribution, count: int, rng: torch.Genera
         if isinstance(distribution, family):
             return rule(distribution, shape, rng)
     try:
-        return distribution.icdf(uniform(shape, rng, distribution.mean))
+        level = uniform(shape, rng, distribution.mean)
+        eps = torch.finfo(level.dtype).eps
+        return distribution.icdf(level.clamp(eps / 2, 1 - eps))  # at 0 and 1 it may be infinite
     except NotImplementedError:
         raise ValueError(
             f"cannot draw from {type(distribution).__name__} with a generator: it has no inverse distribution "

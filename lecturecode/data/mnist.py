@@ -6,10 +6,10 @@ so that an interrupted or altered download never stands where a good file should
 
 import gzip
 import hashlib
+import http.client
 import os
-import tempfile
-import urllib.error
 import urllib.request
+import uuid
 from pathlib import Path
 
 import numpy as np
@@ -51,22 +51,22 @@ def _fetched(folder: Path, name: str, address: str) -> bytes:
     try:
         with urllib.request.urlopen(address + name, timeout=30) as answer:
             raw = answer.read()
-    except (urllib.error.URLError, OSError) as error:
+    except (http.client.HTTPException, OSError) as error:  # URLError is an OSError
         raise ConnectionError(
             f"{name} is not in {folder} and cannot be downloaded from {address} ({error}); "
             f"connect once, or copy the file into {folder}"
         ) from error
     _checked(raw, name, "nothing was kept; call again")
     folder.mkdir(parents=True, exist_ok=True)
-    handle, draft = tempfile.mkstemp(dir=folder, prefix=f".{name}.")
+    draft = folder / f".{name}.{uuid.uuid4().hex}"
     try:
-        with os.fdopen(handle, "wb") as file:
+        with draft.open("xb") as file:
             file.write(raw)
             file.flush()
             os.fsync(file.fileno())
-        Path(draft).replace(path)
+        draft.replace(path)
     except BaseException:
-        Path(draft).unlink(missing_ok=True)
+        draft.unlink(missing_ok=True)
         raise
     return raw
 

@@ -46,15 +46,36 @@ def iwae(model: "VAE", x: Float[Tensor, "batch *n"], draws: int, rng: torch.Gene
     model.check(x, draws)
     q = model.encoder(x)
     h = model.draw(q, draws, rng)
-    log_weights = model.decoder(h).log_prob(x) + model.prior().log_prob(h) - q.log_prob(h)
+    prior = model.prior()
+    _same_space(q, prior)
+    log_weights = log_likelihood(model.decoder(h), x) + prior.log_prob(h) - q.log_prob(h)
     return log_weights.logsumexp(0) - math.log(draws)
 
 
 def kl_to_prior(q: Distribution, prior: Distribution, h: Float[Tensor, "draws batch m"]) -> Float[Tensor, " batch"]:
     """KL(q(h|x)‖p(h)): in closed form where both are Gaussian, else the mean of log q − log p over the draws h."""
+    _same_space(q, prior)
     if _is_gaussian(q) and _is_gaussian(prior):
         return kl(q, prior)
     return (q.log_prob(h) - prior.log_prob(h)).mean(0)
+
+
+def log_likelihood(p: Distribution, x: Float[Tensor, "batch *n"]) -> Float[Tensor, "draws batch"]:
+    """log p(x|h) for each draw of h and each example: refused where it would have to broadcast."""
+    if p.event_shape != x.shape[1:]:
+        raise ValueError(
+            f"an example of x has shape {tuple(x.shape[1:])} and the decoder's distribution {tuple(p.event_shape)}; "
+            "change the decoder's last width, or wrap its distribution in Independent"
+        )
+    return p.log_prob(x)
+
+
+def _same_space(q: Distribution, prior: Distribution) -> None:
+    if q.event_shape != prior.event_shape:
+        raise ValueError(
+            f"q(h|x) is over h of shape {tuple(q.event_shape)} and the prior over {tuple(prior.event_shape)}; "
+            "give both the same m (an encoder's last width is 2m)"
+        )
 
 
 def _is_gaussian(d: Distribution) -> bool:

@@ -42,7 +42,7 @@ class Bernoulli(nn.Module):
 
     def check(self, x: Float[Tensor, "..."]) -> None:
         """Raises ValueError where a value of x is neither 0 nor 1."""
-        outside = (x * x) != x
+        outside = (x != 0) & (x != 1)
         if outside.any():
             where = tuple(outside.nonzero()[0].tolist())
             raise ValueError(

@@ -15,7 +15,7 @@ from torch import Tensor, distributions, nn
 
 from .. import checks
 from .. import rng as randomness
-from .bounds import Elbo, kl_to_prior
+from .bounds import Elbo, kl_to_prior, log_likelihood
 from .likelihoods import Likelihood
 
 __all__ = ["VAE", "Decoder", "Encoder", "StandardNormal"]
@@ -38,14 +38,20 @@ class StandardNormal(nn.Module):
 
 
 class Encoder(nn.Module):
-    """q(h|x) = N(μ, diag σ²), where the network gives (μ, log σ²): 2m numbers along the last axis."""
+    """q(h|x) = N(μ, diag σ²), where the network gives (μ, log σ²): 2m numbers along the last axis.
+
+    Raises: ValueError where it gives an odd number of them.
+    """
 
     def __init__(self, net: nn.Module):
         super().__init__()
         self.net = net
 
     def forward(self, x: Float[Tensor, "batch *n"]) -> distributions.Independent:
-        mean, log_variance = self.net(x).chunk(2, -1)
+        output = self.net(x)
+        if output.shape[-1] % 2:
+            raise ValueError(f"the encoder's network gives {output.shape[-1]} numbers; it needs 2m: μ and log σ²")
+        mean, log_variance = output.chunk(2, -1)
         normal = distributions.Normal(mean, (0.5 * log_variance).exp(), validate_args=False)
         return distributions.Independent(normal, 1, validate_args=False)
 
@@ -77,13 +83,13 @@ class VAE(nn.Module):
     def elbo(self, x: Float[Tensor, "batch *n"], draws: int, rng: torch.Generator) -> Elbo:
         """(1/M) Σ_l log p(x|h⁽ˡ⁾) and KL(q(h|x)‖p(h)), M = `draws`, reparametrised: nats for each example.
 
-        Raises: ValueError where x is empty, on another device than the weights, or outside the likelihood's support,
-        or draws < 1. Source: Kingma & Welling (2014), eq. 7.
+        Raises: ValueError where x is empty, of another shape, dtype or device than the networks, or outside the
+        likelihood's support, or draws < 1. Source: Kingma & Welling (2014), eq. 7.
         """
         self.check(x, draws)
         q = self.encoder(x)
         h = self.draw(q, draws, rng)
-        return Elbo(self.decoder(h).log_prob(x).mean(0), kl_to_prior(q, self.prior(), h))
+        return Elbo(log_likelihood(self.decoder(h), x).mean(0), kl_to_prior(q, self.prior(), h))
 
     def loss(self, x: Float[Tensor, "batch *n"], rng: torch.Generator, kl_weight: float = 1.0) -> Float[Tensor, ""]:
         """Mean over the batch of −E_q[log p(x|h)] + kl_weight · KL(q(h|x)‖p(h)), with one draw for each example.
@@ -119,6 +125,15 @@ class VAE(nn.Module):
         weight = next(self.parameters(), None)
         if weight is not None:
             checks.same_device(x=x, model=weight)
+            if x.dtype != weight.dtype:
+                raise ValueError(f"x is {x.dtype} and the model {weight.dtype}; pass x.to({weight.dtype})")
+        net = self.encoder.net if isinstance(self.encoder, Encoder) else None
+        first = next(iter(net), None) if isinstance(net, nn.Sequential) else net
+        if isinstance(first, nn.Linear) and x.shape[-1] != first.in_features:
+            raise ValueError(
+                f"x has shape {tuple(x.shape)} and the encoder takes {first.in_features} numbers an example; "
+                "reshape x, or give the network that first width"
+            )
         likelihood = getattr(self.decoder, "likelihood", None)
         if likelihood is not None and checks.is_free(x):
             likelihood.check(x)

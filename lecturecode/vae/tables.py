@@ -32,7 +32,10 @@ class LatentTable:
 
     def __post_init__(self) -> None:
         checks.same_device(prior=self.prior, likelihood=self.likelihood)
+        checks.shape("prior", self.prior, (None,))
         checks.shape("likelihood", self.likelihood, (len(self.prior), None))
+        if self.prior.dtype != self.likelihood.dtype:
+            raise ValueError(f"prior is {self.prior.dtype} and likelihood {self.likelihood.dtype}; give both the same")
         checks.probabilities("prior", self.prior)
         checks.probabilities("likelihood", self.likelihood)
 
@@ -63,6 +66,7 @@ class LatentTable:
         """
         checks.same_device(prior=self.prior, q=q)
         checks.shape("q", q, (self.likelihood.shape[1], len(self.prior)))
+        checks.probabilities("q", q)
         reconstruction = torch.special.xlogy(q, self.likelihood.mT).sum(-1)
         return Elbo(reconstruction, kl(q, self.prior.expand_as(q)))
 
@@ -70,7 +74,8 @@ class LatentTable:
         """One step of expectation–maximisation for data with the given relative frequencies of the outcomes.
 
         q(h|x) = p(h|x), then p(h) ← Σ_x d(x) q(h|x) and p(x|h) ← d(x) q(h|x)/p(h). The mean log-likelihood
-        Σ_x d(x) log p(x) never falls. Source: Dempster, Laird & Rubin (1977), theorem 1.
+        Σ_x d(x) log p(x) never falls; tables as free as these reach its ceiling, p(x) = d(x), in this one step.
+        Source: Dempster, Laird & Rubin (1977), theorem 1.
 
         Raises: ValueError where the frequencies are no probability vector, or an h is left without any data.
         """

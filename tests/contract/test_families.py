@@ -1,0 +1,159 @@
+"""One suite over all members of each family: likelihoods, data sets, divergences."""
+
+# pyright: reportAttributeAccessIssue=false
+
+import itertools
+import math
+
+import pytest
+import torch
+from torch import nn
+
+from lecturecode import js, kl, seeded, tv
+from lecturecode.data import bars_and_stripes, digits
+from lecturecode.rng import draw
+from lecturecode.training import Batches
+from lecturecode.vae import Bernoulli, Gaussian, likelihoods
+from lecturecode.vae.likelihoods import Likelihood
+
+F64 = torch.float64
+
+BITS = torch.tensor([0.0, 1.0], dtype=F64)
+LINE = torch.linspace(-60, 60, 24001, dtype=F64)
+
+# A likelihood, the points of its support with their weights, and an x outside it.
+LIKELIHOODS = {
+    "Bernoulli": (Bernoulli(), BITS, torch.ones(2, dtype=F64), 0.5),
+    "Gaussian": (Gaussian(0.7, dtype=F64), LINE, torch.full_like(LINE, 0.005), math.nan),
+    "Gaussian, learned": (Gaussian(1.9, learned=True, dtype=F64), LINE, torch.full_like(LINE, 0.005), math.inf),
+}
+OUTPUTS = torch.tensor([-3.0, -0.2, 0.0, 1.0, 5.0], dtype=F64)
+
+
+def test_every_likelihood_is_here():
+    classes = {c for c in vars(likelihoods).values() if isinstance(c, type) and issubclass(c, nn.Module)}
+    assert classes - {nn.Module} == {type(likelihood) for likelihood, *_ in LIKELIHOODS.values()}
+
+
+@pytest.mark.parametrize("name", LIKELIHOODS)
+class TestLikelihood:
+    def test_is_one(self, name):
+        assert isinstance(LIKELIHOODS[name][0], Likelihood)
+
+    def test_sums_to_one(self, name):
+        """A sum over the support; for densities the trapezoid rule on a grid that is fine beside σ."""
+        likelihood, points, weights, _ = LIKELIHOODS[name]
+        total = (likelihood(OUTPUTS[:, None]).log_prob(points).exp() * weights).sum(-1)
+        torch.testing.assert_close(total, torch.ones_like(OUTPUTS), rtol=1e-12, atol=1e-12)
+
+    def test_has_the_mean_that_it_states(self, name):
+        likelihood, points, weights, _ = LIKELIHOODS[name]
+        mean = (likelihood(OUTPUTS[:, None]).log_prob(points).exp() * weights * points).sum(-1)
+        torch.testing.assert_close(mean, likelihood(OUTPUTS).mean, rtol=1e-11, atol=1e-12)
+
+    def test_has_the_right_gradient(self, name):
+        likelihood, points, *_ = LIKELIHOODS[name]
+        x = points[[0, -1]] / points.abs().max()
+        y = OUTPUTS.clone().requires_grad_()
+        parameters = tuple(likelihood.parameters())
+
+        def log_prob(y, *_):
+            return likelihood(y).log_prob(x[:, None])
+
+        assert torch.autograd.gradcheck(log_prob, (y, *parameters))
+
+    def test_the_score_has_mean_zero(self, name):
+        """E[∂ log p/∂y] = 0, since p sums to one for every y."""
+        likelihood, points, weights, _ = LIKELIHOODS[name]
+        y = OUTPUTS.clone().requires_grad_()
+        log = likelihood(y[:, None]).log_prob(points)
+        (score,) = torch.autograd.grad((log.exp().detach() * weights * log).sum(), y)
+        torch.testing.assert_close(score, torch.zeros_like(y), rtol=0, atol=1e-12)
+
+    def test_takes_its_own_draws_and_refuses_what_is_outside(self, name):
+        likelihood, *_, outside = LIKELIHOODS[name]
+        x = draw(likelihood(OUTPUTS), 100, seeded(1))
+        likelihood.check(x)
+        x = x.detach().clone()
+        x[17, 2] = outside
+        with pytest.raises(ValueError, match=r"x\[17, 2\] is"):
+            likelihood.check(x)
+
+    def test_follows_the_dtype_of_the_network(self, name, dtype):
+        likelihood = type(LIKELIHOODS[name][0])(*([0.7] if "Gaussian" in name else []))
+        assert likelihood.to(dtype)(OUTPUTS.to(dtype)).log_prob(torch.ones(5, dtype=dtype)).dtype == dtype
+
+
+DATA = {
+    f"digits, {p}, {k}": getattr(digits(p), k) for p in ("training", "validation", "test") for k in ("grey", "binary")
+}
+DATA |= {f"bars and stripes, {k}": bars_and_stripes(k) for k in (1, 2, 3, 4)}
+
+
+@pytest.mark.parametrize("name", DATA)
+class TestData:
+    def test_is_float32_rows_in_the_unit_interval(self, name):
+        x = DATA[name]
+        assert (x.dtype, x.ndim, x.device.type) == (torch.float32, 2, "cpu")
+        assert not x.requires_grad
+        assert 0 <= x.min() < x.max() <= 1
+        assert math.isqrt(x.shape[1]) ** 2 == x.shape[1]
+
+    def test_fits_its_likelihood(self, name):
+        if "grey" in name:
+            Gaussian(1.0).check(DATA[name])
+            with pytest.raises(ValueError, match="binarise"):
+                Bernoulli().check(DATA[name])
+        else:
+            Bernoulli().check(DATA[name])
+
+    def test_can_be_batched(self, name):
+        x = DATA[name]
+        (batch,) = Batches(x, 2, seeded(1), steps=1)
+        assert batch.shape == (2, x.shape[1])
+
+
+VECTORS = [torch.tensor(v, dtype=F64) for v in ([0.2, 0.3, 0.5], [0.6, 0.3, 0.1], [0.0, 0.5, 0.5], [1.0, 0.0, 0.0])]
+
+
+@pytest.mark.parametrize("divergence", [kl, js, tv], ids=lambda d: d.__name__)
+class TestDivergence:
+    def test_is_zero_at_equality_only(self, divergence):
+        for (i, p), (j, q) in itertools.product(enumerate(VECTORS), repeat=2):
+            assert divergence(p, q).item() == 0 if i == j else divergence(p, q).item() > 0.05
+
+    def test_does_not_depend_on_the_order_of_outcomes(self, divergence):
+        order = torch.tensor([2, 0, 1])
+        for p, q in itertools.product(VECTORS, repeat=2):
+            torch.testing.assert_close(divergence(p[order], q[order]), divergence(p, q), rtol=1e-14, atol=0)
+
+    def test_does_not_rise_under_a_channel(self, divergence):
+        """Data processing: the same random map applied to both sides brings them no further apart."""
+        channel = torch.rand(3, 4, generator=seeded(1), dtype=F64).softmax(-1)
+        for p, q in itertools.product(VECTORS, repeat=2):
+            assert divergence(p @ channel, q @ channel) <= divergence(p, q) + 1e-15
+
+    def test_is_convex_in_the_pair(self, divergence):
+        for p, q, r, s in itertools.product(VECTORS[:3], repeat=4):
+            mixed = divergence((p + r) / 2, (q + s) / 2)
+            assert mixed <= (divergence(p, q) + divergence(r, s)) / 2 + 1e-15
+
+    def test_leaves_its_arguments_as_they_are(self, divergence):
+        p, q = VECTORS[0].clone(), VECTORS[2].clone()
+        divergence(p, q)
+        assert torch.equal(p, VECTORS[0])
+        assert torch.equal(q, VECTORS[2])
+
+
+@pytest.mark.parametrize("divergence", [js, tv], ids=lambda d: d.__name__)
+def test_symmetric_divergences(divergence):
+    for p, q in itertools.product(VECTORS, repeat=2):
+        torch.testing.assert_close(divergence(p, q), divergence(q, p), rtol=1e-15, atol=0)
+
+
+def test_pinsker():
+    """TV ≤ √(KL/2), tight in the limit p → q."""
+    for p, q in itertools.product(VECTORS, repeat=2):
+        assert tv(p, q) <= (kl(p, q) / 2).sqrt() + 1e-15
+    p, q = torch.tensor([0.5, 0.5], dtype=F64), torch.tensor([0.5 + 1e-6, 0.5 - 1e-6], dtype=F64)
+    assert (tv(p, q) / (kl(p, q) / 2).sqrt()).item() == pytest.approx(1, abs=1e-9)

@@ -1,0 +1,215 @@
+"""What holds for every module and every public name of the package."""
+
+# pyright: reportOperatorIssue=false
+
+import ast
+import importlib
+import inspect
+import json
+import pkgutil
+import subprocess
+import sys
+from functools import partial
+from pathlib import Path
+
+import matplotlib as mpl
+import numpy as np
+import pytest
+import torch
+from matplotlib import pyplot as plt
+from torch import nn
+
+import lecturecode
+from lecturecode import exercises, plot, rng
+from lecturecode.data import bars_and_stripes, digits
+from lecturecode.nn import linear, mlp
+from lecturecode.training import Batches, adam, fit
+from lecturecode.vae import VAE, Bernoulli, Decoder, Encoder, Gaussian, LatentTable, StandardNormal, iwae
+
+MODULES = ["lecturecode", *(m.name for m in pkgutil.walk_packages(lecturecode.__path__, "lecturecode."))]
+SOURCES = {name: Path(importlib.import_module(name).__file__) for name in MODULES}
+PUBLIC = [(name, public) for name in MODULES for public in sys.modules[name].__all__]
+
+
+@pytest.mark.parametrize("name", MODULES)
+def test_a_module_says_what_it_offers(name):
+    module = sys.modules[name]
+    assert module.__doc__
+    assert len(set(module.__all__)) == len(module.__all__) > 0
+    assert all(hasattr(module, public) for public in module.__all__)
+    if SOURCES[name].name != "__init__.py":
+        assert len(module.__all__) <= 6
+
+
+@pytest.mark.parametrize("name", MODULES)
+def test_a_module_is_short(name):
+    """About 150 lines; blank ones are not counted, docstrings are."""
+    lines = SOURCES[name].read_text(encoding="utf-8").splitlines()
+    assert sum(bool(line.strip()) for line in lines) <= 170
+
+
+@pytest.mark.parametrize("name", [n for n in MODULES if SOURCES[n].name == "__init__.py"])
+def test_a_package_only_re_exports(name):
+    tree = ast.parse(SOURCES[name].read_text(encoding="utf-8"))
+    assert {type(node) for node in tree.body} <= {ast.Expr, ast.ImportFrom, ast.Assign}
+
+
+@pytest.mark.parametrize(("module", "public"), PUBLIC, ids=lambda part: part)
+def test_a_public_name_is_documented(module, public):
+    thing = getattr(sys.modules[module], public)
+    if isinstance(thing, str):
+        return
+    assert thing.__doc__, "no docstring"
+    if inspect.isclass(thing):
+        methods = [m for name, m in vars(thing).items() if inspect.isfunction(m) and not name.startswith("_")]
+        documented = {"forward", "extra_repr"}
+        assert all(m.__doc__ for m in methods if m.__name__ not in documented)
+    if inspect.isfunction(thing):
+        assert "return" in thing.__annotations__, "no return annotation"
+        parameters = inspect.signature(thing).parameters
+        assert set(thing.__annotations__) >= {p for p in parameters if p not in {"self"}}, "an argument without type"
+
+
+@pytest.mark.parametrize(("module", "public"), PUBLIC, ids=lambda part: part)
+def test_whoever_raises_says_so(module, public):
+    """A public function whose own body raises ValueError names it under Raises."""
+    thing = getattr(sys.modules[module], public)
+    if not inspect.isfunction(thing) or "raise ValueError" not in inspect.getsource(thing):
+        return
+    if module == "lecturecode.checks":
+        return  # the whole module raises it, as its first lines say
+    assert "Raises: ValueError" in thing.__doc__ or "Raises ValueError" in thing.__doc__
+
+
+def test_no_module_asserts_or_prints_at_the_door():
+    """Errors are ValueErrors: an assert vanishes under python -O. Only the exercises print."""
+    for name, path in SOURCES.items():
+        for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+            assert not isinstance(node, ast.Assert), f"{name}:{node.lineno}"
+            if isinstance(node, ast.Call) and getattr(node.func, "id", "") == "print":
+                assert name == "lecturecode.exercises", f"{name}:{node.lineno}"
+
+
+def test_importing_changes_no_global_state():
+    code = f"""
+import json, logging, random, warnings
+import numpy as np, torch
+
+def state():
+    return repr([
+        torch.get_default_dtype(), torch.get_num_threads(), torch.get_float32_matmul_precision(),
+        torch.get_rng_state().tolist(), random.getstate(), np.random.get_state(), torch.is_grad_enabled(),
+        torch.distributions.Distribution._validate_args, logging.getLogger().level, logging.getLogger().handlers,
+        torch.are_deterministic_algorithms_enabled(), np.geterr(),
+    ])
+
+filters = list(warnings.filters)
+before = state()
+import lecturecode
+core = {{m for m in {json.dumps(MODULES)} if m != "lecturecode.plot"}}
+for module in sorted(core):
+    __import__(module)
+assert state() == before
+assert [f for f in warnings.filters if f not in filters] == []
+import sys
+assert "matplotlib" not in sys.modules
+"""
+    subprocess.run([sys.executable, "-c", code], check=True)
+
+
+# --- randomness ------------------------------------------------------------------------------------------------------
+
+
+def _table() -> LatentTable:
+    return LatentTable(torch.tensor([0.5, 0.5]), torch.tensor([[0.25, 0.75], [0.5, 0.5]]))
+
+
+def _vae(likelihood: nn.Module) -> VAE:
+    start = rng.seeded(1)
+    return VAE(Encoder(mlp([4, 8, 4], start)), Decoder(mlp([2, 4], start), likelihood), StandardNormal(2))
+
+
+def _train() -> None:
+    start = rng.seeded(2)
+    vae = _vae(Bernoulli())
+    data = Batches(bars_and_stripes(2), 3, start, steps=4)
+    for step in fit(partial(vae.loss, rng=start), data, adam(vae)):
+        _ = step.value
+
+
+P, Q = torch.tensor([0.25, 0.75]), torch.tensor([0.5, 0.5])
+NORMAL = torch.distributions.Normal(torch.zeros(2), torch.ones(2))
+WORK = {
+    "entropy": lambda: lecturecode.entropy(P),
+    "kl": lambda: (lecturecode.kl(P, Q), lecturecode.kl(NORMAL, NORMAL)),
+    "js": lambda: lecturecode.js(P, Q),
+    "tv": lambda: lecturecode.tv(P, Q),
+    "best_device": lecturecode.best_device,
+    "best_dtype": lambda: lecturecode.best_dtype("cpu"),
+    "seeded": lambda: rng.seeded(3),
+    "normal": lambda: rng.normal((3,), rng.seeded(3), P),
+    "uniform": lambda: rng.uniform((3,), rng.seeded(3), P),
+    "permutation": lambda: rng.permutation(5, rng.seeded(3)),
+    "draw": lambda: [rng.draw(d, 3, rng.seeded(3)) for d in (NORMAL, torch.distributions.Exponential(P))],
+    "linear": lambda: linear(3, 2, rng.seeded(3)),
+    "mlp": lambda: mlp([3, 2, 1], rng.seeded(3)),
+    "digits": lambda: (digits("test").grey, digits("test").only(digits("test").labels == 3)),
+    "bars_and_stripes": lambda: bars_and_stripes(3),
+    "Batches, adam, fit": _train,
+    "vae": lambda: [_vae(likelihood).sample(3, rng.seeded(1)) for likelihood in (Bernoulli(), Gaussian(0.5))],
+    "reconstruct": lambda: _vae(Gaussian(0.5)).reconstruct(torch.rand(2, 4, generator=rng.seeded(1))),
+    "elbo": lambda: _vae(Bernoulli()).elbo(bars_and_stripes(2), 3, rng.seeded(1)),
+    "iwae": lambda: iwae(_vae(Bernoulli()), bars_and_stripes(2), 3, rng.seeded(1)),
+    "LatentTable": lambda: (_table().em(P), _table().elbo(_table().posterior()), _table().log_prob()),
+    "exercises": exercises.names,
+    "plot": lambda: [plot.lines(P, {"a": Q}), plot.bars({"p": P}, "ab"), plot.images(torch.zeros(2, 4), 2)],
+}
+
+
+@pytest.mark.parametrize("work", WORK)
+def test_the_global_generators_are_left_alone(work):
+    plt.switch_backend("agg")
+
+    def state():
+        return torch.get_rng_state().tolist(), repr(np.random.get_state())  # noqa: NPY002  the one to leave alone
+
+    before = state()
+    with mpl.rc_context():
+        WORK[work]()
+    plt.close("all")
+    assert state() == before
+
+
+def test_no_module_uses_pythons_own_random():
+    """By its imports: beartype, which checks types while these tests run, moves that generator itself."""
+    for name, path in SOURCES.items():
+        for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+            if isinstance(node, ast.Import):
+                assert "random" not in [alias.name for alias in node.names], name
+            assert not (isinstance(node, ast.ImportFrom) and node.module == "random"), name
+
+
+def test_nothing_is_drawn_without_a_generator():
+    """Each call of a torch function that draws names its generator; nothing draws in place or by a distribution."""
+    drawing = {"rand", "randn", "randint", "randperm", "normal", "bernoulli", "multinomial", "poisson"}
+    for name, path in SOURCES.items():
+        for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+            if not isinstance(node, ast.Call) or not isinstance(node.func, ast.Attribute):
+                continue
+            call, where = node.func.attr, f"{name}:{node.lineno}"
+            if getattr(node.func.value, "id", "") == "torch" and call in drawing:
+                assert any(k.arg == "generator" for k in node.keywords), where
+            assert call not in {"manual_seed"} or name == "lecturecode.rng", where
+            assert call not in {"rsample", "normal_", "uniform_", "bernoulli_", "dropout", "rand_like", "randn_like"}, (
+                where
+            )
+
+
+def test_nothing_moves_a_tensor_behind_the_callers_back():
+    """.cpu() and .cuda() stand nowhere but in plots and exercises, which end there."""
+    for name, path in SOURCES.items():
+        if name in {"lecturecode.plot", "lecturecode.exercises"}:
+            continue
+        for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+            if isinstance(node, ast.Call) and isinstance(node.func, ast.Attribute):
+                assert node.func.attr not in {"cpu", "cuda", "mps"}, f"{name}:{node.lineno}"

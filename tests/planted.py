@@ -1,0 +1,207 @@
+"""Errors to plant in the library, one at a time, each with the equation test that must notice it.
+
+A signed, swapped or dropped factor of the kind that a reader's eye passes over. `make test` plants those marked fast,
+one for each chapter; `make verify` plants all of them.
+"""
+
+from dataclasses import dataclass
+
+ENTROPY = "tests/equations/test_entropy_and_divergence.py::"
+FITTING = "tests/equations/test_fitting_models.py::"
+ELBO = "tests/equations/test_latent_variables_and_the_elbo.py::"
+VAE = "tests/equations/test_variational_autoencoder.py::"
+
+
+@dataclass(frozen=True)
+class Plant:
+    """In `file`, which holds `right` exactly once, stands `wrong` in its place: then `test` must fail."""
+
+    name: str
+    file: str
+    right: str
+    wrong: str
+    test: str
+    fast: bool = False
+
+
+PLANTS = (
+    Plant(
+        "kl: the sign",
+        "lecturecode/divergence.py",
+        "return _terms(p, q - p, _log_ratio(p, q)).sum(-1)",
+        "return -_terms(p, q - p, _log_ratio(p, q)).sum(-1)",
+        ENTROPY + "test_kl_is_the_mean_log_ratio",
+        fast=True,
+    ),
+    Plant(
+        "kl: the order of its arguments",
+        "lecturecode/divergence.py",
+        "return _terms(p, q - p, _log_ratio(p, q)).sum(-1)",
+        "return _terms(q, p - q, _log_ratio(q, p)).sum(-1)",
+        ENTROPY + "test_kl_is_the_mean_log_ratio",
+    ),
+    Plant(
+        "kl: the sign of the logarithm far from equality",
+        "lecturecode/divergence.py",
+        "far = difference - torch.where(",
+        "far = difference + torch.where(",
+        ENTROPY + "test_kl_as_a_sum_of_nonnegative_terms",
+    ),
+    Plant(
+        "kl: the sign of the series near equality",
+        "lecturecode/divergence.py",
+        "(1 / (1 - s) - s * series)",
+        "(1 / (1 - s) + s * series)",
+        ENTROPY + "test_a_small_divergence_is_quadratic",
+    ),
+    Plant(
+        "entropy: the sign",
+        "lecturecode/divergence.py",
+        "return torch.special.entr(p).sum(-1)",
+        "return -torch.special.entr(p).sum(-1)",
+        ENTROPY + "test_entropy_is_the_mean_surprise",
+    ),
+    Plant(
+        "js: the factor one half",
+        "lecturecode/divergence.py",
+        "_log_ratio(2 * q, p + q))).sum(-1) / 2",
+        "_log_ratio(2 * q, p + q))).sum(-1)",
+        ENTROPY + "test_jensen_shannon_is_the_mean_divergence_from_the_midpoint",
+    ),
+    Plant(
+        "tv: the factor one half",
+        "lecturecode/divergence.py",
+        "return (p - q).abs().sum(-1) / 2",
+        "return (p - q).abs().sum(-1)",
+        ENTROPY + "test_total_variation_is_the_best_question",
+    ),
+    Plant(
+        "Gaussian kl: the sign of the shift of the means",
+        "lecturecode/divergence.py",
+        "+ 0.5 * shift.square()",
+        "- 0.5 * shift.square()",
+        FITTING + "test_gaussian_divergence_in_one_dimension",
+        fast=True,
+    ),
+    Plant(
+        "Gaussian kl: the width that divides",
+        "lecturecode/divergence.py",
+        "step = (p.scale - q.scale) / q.scale",
+        "step = (p.scale - q.scale) / p.scale",
+        FITTING + "test_gaussian_divergence_with_diagonal_covariances",
+    ),
+    Plant(
+        "Gaussian kl: the sign of the square of D",
+        "lecturecode/divergence.py",
+        "+ 0.5 * step.square().sum((-2, -1))",
+        "- 0.5 * step.square().sum((-2, -1))",
+        FITTING + "test_gaussian_divergence_with_full_covariances",
+    ),
+    Plant(
+        "tables: the sign of log p(x)",
+        "lecturecode/vae/tables.py",
+        "return self.joint().sum(0).log()",
+        "return -self.joint().sum(0).log()",
+        ELBO + "test_evidence_is_the_sum_over_the_latent_variable",
+    ),
+    Plant(
+        "tables: Bayes' rule the wrong way round",
+        "lecturecode/vae/tables.py",
+        "return (joint / evidence).mT",
+        "return (joint * evidence).mT",
+        ELBO + "test_joint_over_posterior_is_the_evidence_for_every_latent_value",
+    ),
+    Plant(
+        "tables: the sign of the divergence from the prior",
+        "lecturecode/vae/tables.py",
+        "return Elbo(reconstruction, kl(q, self.prior.expand_as(q)))",
+        "return Elbo(reconstruction, -kl(q, self.prior.expand_as(q)))",
+        ELBO + "test_elbo_is_reconstruction_less_prior_matching",
+        fast=True,
+    ),
+    Plant(
+        "tables: an E-step that takes the prior",
+        "lecturecode/vae/tables.py",
+        "weight = frequencies[:, None] * self.posterior()",
+        "weight = frequencies[:, None] * self.prior",
+        ELBO + "test_the_m_step_counts_with_q_as_weights",
+    ),
+    Plant(
+        "elbo: the sign of the divergence",
+        "lecturecode/vae/bounds.py",
+        "return self.reconstruction - self.kl",
+        "return self.reconstruction + self.kl",
+        VAE + "test_estimator_is_the_mean_over_draws_less_the_divergence",
+    ),
+    Plant(
+        "elbo: the divergence the wrong way round",
+        "lecturecode/vae/bounds.py",
+        "return kl(q, prior)",
+        "return kl(prior, q)",
+        VAE + "test_estimator_is_the_mean_over_draws_less_the_divergence",
+    ),
+    Plant(
+        "iwae: the sign of log K",
+        "lecturecode/vae/bounds.py",
+        "log_weights.logsumexp(0) - math.log(draws)",
+        "log_weights.logsumexp(0) + math.log(draws)",
+        VAE + "test_bound_rises_with_the_number_of_draws",
+    ),
+    Plant(
+        "iwae: the signs of prior and encoder",
+        "lecturecode/vae/bounds.py",
+        "+ prior.log_prob(h) - q.log_prob(h)",
+        "- prior.log_prob(h) + q.log_prob(h)",
+        VAE + "test_bound_rises_with_the_number_of_draws",
+    ),
+    Plant(
+        "loss: the sign of the reconstruction",
+        "lecturecode/vae/model.py",
+        "(kl_weight * bound.kl - bound.reconstruction)",
+        "(kl_weight * bound.kl + bound.reconstruction)",
+        VAE + "test_loss_is_a_sum_over_pixels_and_latents_and_a_mean_over_data",
+        fast=True,
+    ),
+    Plant(
+        "loss: the sign of the divergence",
+        "lecturecode/vae/model.py",
+        "(kl_weight * bound.kl - bound.reconstruction)",
+        "(-kl_weight * bound.kl - bound.reconstruction)",
+        VAE + "test_loss_is_a_sum_over_pixels_and_latents_and_a_mean_over_data",
+    ),
+    Plant(
+        "encoder: the sign of log σ²",
+        "lecturecode/vae/model.py",
+        "(0.5 * log_variance).exp()",
+        "(-0.5 * log_variance).exp()",
+        VAE + "test_encoder_is_a_gaussian_with_diagonal_covariance",
+    ),
+    Plant(
+        "encoder: variance for standard deviation",
+        "lecturecode/vae/model.py",
+        "(0.5 * log_variance).exp()",
+        "log_variance.exp()",
+        VAE + "test_encoder_is_a_gaussian_with_diagonal_covariance",
+    ),
+    Plant(
+        "Bernoulli: the sign of the log-odds",
+        "lecturecode/vae/likelihoods.py",
+        "distributions.Bernoulli(logits=output,",
+        "distributions.Bernoulli(logits=-output,",
+        VAE + "test_decoder_is_a_distribution_over_all_images",
+    ),
+    Plant(
+        "Gaussian: the sign of log σ",
+        "lecturecode/vae/likelihoods.py",
+        "self.log_sigma.exp()",
+        "(-self.log_sigma).exp()",
+        VAE + "test_learned_sigma_is_the_root_mean_square_residual",
+    ),
+    Plant(
+        "draw: the sign of the noise",
+        "lecturecode/rng.py",
+        "torch.addcmul(d.loc, d.scale, normal(shape, rng, d.loc))",
+        "torch.addcmul(d.loc, -d.scale, normal(shape, rng, d.loc))",
+        VAE + "test_estimator_is_the_mean_over_draws_less_the_divergence",
+    ),
+)
