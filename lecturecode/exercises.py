@@ -22,7 +22,7 @@ def names() -> list[str]:
     return sorted(_tables())
 
 
-def check(name: str, answer: float | Tensor) -> bool:
+def check(name: str, answer: float | int | Tensor) -> bool:
     """Compares an answer with the exercise's own, prints the verdict or a hint, and returns whether it is right.
 
     Raises: ValueError where there is no such exercise, or the answer has another shape.

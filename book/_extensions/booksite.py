@@ -9,6 +9,7 @@ from __future__ import annotations
 import os
 import shutil
 from pathlib import Path
+from typing import ClassVar
 
 import docstrings
 import equations
@@ -34,11 +35,25 @@ FONTS = {
     "code.woff2": f"{MONO}-latin-wght-normal.woff2",
     "code-greek.woff2": f"{MONO}-greek-wght-normal.woff2",
 }
-FONT_LICENCES = {"@fontsource/source-serif-4": "text", "@fontsource-variable/source-sans-3": "ui",
-                 "@fontsource-variable/source-code-pro": "code"}
+FONT_LICENCES = {
+    "@fontsource/source-serif-4": "text",
+    "@fontsource-variable/source-sans-3": "ui",
+    "@fontsource-variable/source-code-pro": "code",
+}
 # All that pages load from _static; Sphinx and extensions put more there, which is deleted at the end.
-STATIC = {"book.css", "book.js", "early.js", "favicon.svg", "documentation_options.js", "doctools.js",
-          "sphinx_highlight.js", "searchtools.js", "language_data.js", "fonts", "katex"}
+STATIC = {
+    "book.css",
+    "book.js",
+    "early.js",
+    "favicon.svg",
+    "documentation_options.js",
+    "doctools.js",
+    "sphinx_highlight.js",
+    "searchtools.js",
+    "language_data.js",
+    "fonts",
+    "katex",
+}
 
 
 REDIRECT = """<!DOCTYPE html>
@@ -61,7 +76,7 @@ class Margin(Sidebar):
 
     required_arguments = 0
     optional_arguments = 1
-    option_spec = {"class": directives.class_option, "name": directives.unchanged}
+    option_spec: ClassVar = {"class": directives.class_option, "name": directives.unchanged}
 
     def run(self):
         titled = bool(self.arguments)
@@ -82,7 +97,9 @@ def root_of(app) -> Path:
 def settle_config(app, config) -> None:
     config.book_repository = os.environ.get("LECTURECODE_REPOSITORY", config.book_repository or "").strip("/ ")
     if config.book_repository and config.book_repository.count("/") != 1:
-        raise ExtensionError(f"book_repository is {config.book_repository!r}; write it as owner/name, or leave it empty")
+        raise ExtensionError(
+            f"book_repository is {config.book_repository!r}; write it as owner/name, or leave it empty"
+        )
     missing = [name for name in FONTS.values() if not (root_of(app) / "node_modules" / name).is_file()]
     if missing:
         raise ExtensionError(f"node_modules lacks {missing[0]}; run `make book`, which installs package-lock.json")
@@ -91,7 +108,9 @@ def settle_config(app, config) -> None:
 def page_context(app, pagename, templatename, context, doctree) -> None:
     if "toctree" not in context:
         return
-    chapters = BeautifulSoup(context["toctree"](collapse=True, includehidden=True, titles_only=True) or "", "html.parser")
+    chapters = BeautifulSoup(
+        context["toctree"](collapse=True, includehidden=True, titles_only=True) or "", "html.parser"
+    )
     sections = BeautifulSoup(context.get("toc") or "", "html.parser")
     context["book_nav"], part = mend_navigation(chapters, sections)
     soup = BeautifulSoup(context.get("body") or "", "html.parser")
@@ -103,12 +122,16 @@ def page_context(app, pagename, templatename, context, doctree) -> None:
     context["book_has_math"] = bool(soup.select_one(".katex"))
     crumbs = []
     if pagename != app.config.root_doc:
-        crumbs = [{"title": part or app.config.html_title, "link": "" if part else context["pathto"](app.config.root_doc)}]
+        crumbs = [
+            {"title": part or app.config.html_title, "link": "" if part else context["pathto"](app.config.root_doc)}
+        ]
     context["book_crumbs"] = crumbs
     context["book_links"] = notebooks.links(app, pagename, context["pathto"])
     context["book_home"] = f"https://github.com/{app.config.book_repository}" if app.config.book_repository else ""
     first = soup.select_one("section > p")
-    context["book_description"] = " ".join(first.get_text(" ").split())[:160] if first and not first.select_one(".katex") else ""
+    context["book_description"] = (
+        " ".join(first.get_text(" ").split())[:160] if first and not first.select_one(".katex") else ""
+    )
 
 
 def finish(app, error) -> None:
@@ -130,7 +153,9 @@ def finish(app, error) -> None:
     (Path(app.outdir) / ".nojekyll").touch()
     if app.config.root_doc != "index":
         root = f"{app.config.root_doc}.html"
-        (Path(app.outdir) / "index.html").write_text(REDIRECT.format(title=app.config.html_title, root=root), encoding="utf-8")
+        (Path(app.outdir) / "index.html").write_text(
+            REDIRECT.format(title=app.config.html_title, root=root), encoding="utf-8"
+        )
 
 
 def setup(app):

@@ -27,8 +27,10 @@ from sphinx.util.docutils import SphinxDirective, SphinxRole
 
 logger = logging.getLogger(__name__)
 
-TICK = ('<svg viewBox="0 0 16 16" aria-hidden="true" focusable="false"><path d="m2.5 8.5 3.6 4L13.5 4" fill="none" '
-        'stroke="currentColor" stroke-width="2" stroke-linecap="round" stroke-linejoin="round"></path></svg>')
+TICK = (
+    '<svg viewBox="0 0 16 16" aria-hidden="true" focusable="false"><path d="m2.5 8.5 3.6 4L13.5 4" fill="none" '
+    'stroke="currentColor" stroke-width="2" stroke-linecap="round" stroke-linejoin="round"></path></svg>'
+)
 
 
 class verified_equations(nodes.General, nodes.Element):
@@ -109,8 +111,12 @@ def refuse_unlabelled(app, doctree) -> None:
 def refuse_untested(app, env) -> None:
     for label, (document, _) in env.get_domain("math").equations.items():
         if label not in app.book_equations:
-            logger.warning("equation %r has no test in build/equations.json; add @equation(%r) to a test in "
-                           "tests/equations", label, label, location=document)
+            logger.warning(
+                "equation %r has no test in build/equations.json; add @equation(%r) to a test in tests/equations",
+                label,
+                label,
+                location=document,
+            )
 
 
 def mark(app, pagename: str, soup: BeautifulSoup, pathto) -> None:
@@ -132,7 +138,8 @@ def mark(app, pagename: str, soup: BeautifulSoup, pathto) -> None:
             page, anchor = test_page(entry)
             says = f"{name} is checked by {anchor}, largest residual {in_words(entry['residual'])}"
             link = f"{pathto(page)}#{anchor}"
-            aside.append(f'<a class="verified" href="{escape(link)}" aria-label="{escape(says)}" title="{escape(says)}">{TICK}</a>')
+            said = escape(says)
+            aside.append(f'<a class="verified" href="{escape(link)}" aria-label="{said}" title="{said}">{TICK}</a>')
         block.clear()
         block.append(body)
         block.append(BeautifulSoup(f'<div class="equation-number">{"".join(aside)}</div>', "html.parser"))
@@ -150,7 +157,9 @@ def link_comments(app, pagename: str, soup: BeautifulSoup) -> None:
             if place % 2 == 0:
                 comment.append(piece)
             elif piece not in equations:
-                logger.warning("a comment in the code refers to equation %r, which is not there", piece, location=pagename)
+                logger.warning(
+                    "a comment in the code refers to equation %r, which is not there", piece, location=pagename
+                )
             else:
                 uri = f"{app.builder.get_relative_uri(pagename, equations[piece][0])}#{node_id(piece)}"
                 link = soup.new_tag("a", attrs={"href": uri})
@@ -165,7 +174,9 @@ def ordered(app) -> list[tuple[str, list[str]]]:
         found.setdefault(document, []).append(label)
     order = {document: place for place, document in enumerate(reading_order(app.env))}
     rank = lambda label: [int(part) if part.isdigit() else 0 for part in number_of(app, label).split(".")]  # noqa: E731
-    return [(document, sorted(found[document], key=rank)) for document in sorted(found, key=lambda d: order.get(d, 10**6))]
+    return [
+        (document, sorted(found[document], key=rank)) for document in sorted(found, key=lambda d: order.get(d, 10**6))
+    ]
 
 
 def reading_order(env) -> list[str]:
@@ -196,9 +207,16 @@ def section_for(app, docname: str, document: str, labels: list[str]) -> nodes.se
             continue
         page, anchor = test_page(entry)
         uri = f"{app.builder.get_relative_uri(docname, page)}#{anchor}"
-        rows.append([reference(f"({number_of(app, label)})", f"{relative}#{node_id(label)}"), nodes.literal("", label),
-                     reference(anchor, uri, code=True), as_node(entry["residual"]),
-                     as_node(entry["tolerance"]), nodes.Text(str(entry["checks"]))])
+        rows.append(
+            [
+                reference(f"({number_of(app, label)})", f"{relative}#{node_id(label)}"),
+                nodes.literal("", label),
+                reference(anchor, uri, code=True),
+                as_node(entry["residual"]),
+                as_node(entry["tolerance"]),
+                nodes.Text(str(entry["checks"])),
+            ]
+        )
     section += table(["Equation", "Label", "Test", "Residual", "Tolerance", "Checks"], rows)
     return section
 
@@ -222,12 +240,12 @@ def row(cells: list[nodes.Node]) -> nodes.row:
 
 def tests_in(path: Path) -> dict[str, tuple[int, int]]:
     """Each test of a module, with its first line (of its decorators) and its last."""
-    functions = [part for part in ast.parse(path.read_text(encoding="utf-8")).body if isinstance(part, ast.FunctionDef)]
-    return {
-        function.name: (min([function.lineno, *(d.lineno for d in function.decorator_list)]), function.end_lineno)
-        for function in functions
-        if function.name.startswith("test_")
-    }
+    found = {}
+    for part in ast.parse(path.read_text(encoding="utf-8")).body:
+        if isinstance(part, ast.FunctionDef) and part.name.startswith("test_"):
+            first = min([part.lineno, *(decorator.lineno for decorator in part.decorator_list)])
+            found[part.name] = (first, part.end_lineno or first)
+    return found
 
 
 def source_pages(app):
@@ -263,8 +281,10 @@ def held_by(app, page: str, tests: dict[str, list[str]]) -> str:
             document = app.env.get_domain("math").equations[label][0]
             uri = f"{app.builder.get_relative_uri(page, document)}#{node_id(label)}"
             entry = app.book_equations[label]
-            rows.append(f'<tr><td><a href="{escape(uri)}">({number_of(app, label)})</a></td><td><a href="#{escape(test)}">'
-                        f"<code>{escape(test)}</code></a></td><td>{as_html(entry['residual'])}</td></tr>")
+            rows.append(
+                f'<tr><td><a href="{escape(uri)}">({number_of(app, label)})</a></td><td><a href="#{escape(test)}">'
+                f"<code>{escape(test)}</code></a></td><td>{as_html(entry['residual'])}</td></tr>"
+            )
     head = "".join(f"<th>{name}</th>" for name in ("Equation", "Test", "Residual"))
     return f"<table><thead><tr>{head}</tr></thead><tbody>{''.join(rows)}</tbody></table>"
 
@@ -292,8 +312,11 @@ class TestRole(SphinxRole):
         path = Path(self.env.srcdir).parent / "tests" / "equations" / f"{module}.py"
         node = test_reference("", "", nodes.literal("", name), page=f"tests/equations/{module}", test=name)
         if not path.is_file() or name not in tests_in(path):
-            logger.warning("there is no test %r in tests/equations; write {test}`module::test`", self.text,
-                           location=self.get_location())
+            logger.warning(
+                "there is no test %r in tests/equations; write {test}`module::test`",
+                self.text,
+                location=self.get_location(),
+            )
             return [nodes.literal("", name)], []
         self.env.note_dependency(str(path))
         return [node], []

@@ -15,8 +15,17 @@ from sphinx.util import logging
 logger = logging.getLogger(__name__)
 
 PALETTE = {
-    "#1c1c1c": "ink", "#000000": "ink", "#6b6b6b": "muted", "#d9d9d9": "grid", "#ffffff": "paper",
-    "#0072b2": "0", "#d55e00": "1", "#009e73": "2", "#cc79a7": "3", "#e69f00": "4", "#56b4e9": "5",
+    "#1c1c1c": "ink",
+    "#000000": "ink",
+    "#6b6b6b": "muted",
+    "#d9d9d9": "grid",
+    "#ffffff": "paper",
+    "#0072b2": "0",
+    "#d55e00": "1",
+    "#009e73": "2",
+    "#cc79a7": "3",
+    "#e69f00": "4",
+    "#56b4e9": "5",
 }
 POINT = 96 / 72  # CSS pixels
 
@@ -28,7 +37,7 @@ def variable(match: re.Match) -> str:
 
 def adapt(svg: str, prefix: str, alt: str) -> str:
     """One SVG file as an element of a page: unique ids, mapped colours, a name for those who do not see it."""
-    svg = svg[svg.index("<svg"):]
+    svg = svg[svg.index("<svg") :]
     svg = re.sub(r"<!--.*?-->|<metadata>.*?</metadata>|<style.*?</style>|<title>.*?</title>", "", svg, flags=re.S)
     svg = svg.replace("xlink:href", "href")
     svg = re.sub(r'\bid="([^"]+)"', rf'id="{prefix}\1"', svg)

@@ -112,6 +112,13 @@ def tables(soup: BeautifulSoup) -> None:
             frame["id"] = table["id"]
             del table["id"]
         table.wrap(frame)
+        for code in table.select("td code"):  # a long name may break after each underscore
+            words = code.get_text().split("_")
+            if len(words) > 3:
+                code.clear()
+                for place, word in enumerate(words):
+                    code.append(word if place == len(words) - 1 else f"{word}_")
+                    code.append(soup.new_tag("wbr"))
         for cell in table.select("thead th"):
             cell["scope"] = "col"
             if not cell.get_text(strip=True) and not cell.find("img"):

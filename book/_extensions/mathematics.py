@@ -52,7 +52,9 @@ class Renderer:
 
     def ask(self, request: str, latex: str) -> str:
         if self.process is None:
-            self.process = subprocess.Popen(self.command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, encoding="utf-8")
+            self.process = subprocess.Popen(
+                self.command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, encoding="utf-8"
+            )
             atexit.register(self.close)
         self.process.stdin.write(request + "\n")
         self.process.stdin.flush()
@@ -78,16 +80,13 @@ def settle_config(app, config) -> None:
         raise ExtensionError("node_modules/katex is missing; run `make book`, which installs package-lock.json")
     version = json.loads(manifest.read_text(encoding="utf-8"))["version"]
     if version != katex.katex_version:
-        raise ExtensionError(f"node_modules/katex is {version}, sphinxcontrib-katex {katex.__version__} goes with "
-                             f"{katex.katex_version}; pin that version in package.json")
+        raise ExtensionError(
+            f"node_modules/katex is {version}, sphinxcontrib-katex {katex.__version__} goes with "
+            f"{katex.katex_version}; pin that version in package.json"
+        )
     config.katex_js_path = str(package / "dist" / "katex.min.js")
     config.katex_css_path = "katex/katex.css"
-    katex.NODEJS_BINARY = str(node_binary())
-    # Its start on a Unix socket connects before Node listens, once in a while, and does not try again; the one on a
-    # port of this machine does.
-    katex.KaTeXServer.start_server_process = katex.KaTeXServer.start_network_socket
-    katex.STARTUP_TIMEOUT = katex.RENDER_TIMEOUT = 60.0
-    katex.KATEX_DEFAULT_OPTIONS = {"throwOnError": True}
+    katex.render_latex = Renderer(node_binary(), package / "dist" / "katex.min.js")
 
 
 def copy_assets(modules: Path, folder: Path) -> None:

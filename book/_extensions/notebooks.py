@@ -21,8 +21,7 @@ INSTALL = """try:
     import lecturecode
 except ModuleNotFoundError:
     {action}"""
-UNSET = ("the package is missing: in a clone of the book's repository run `pip install .`, "
-         "then restart the kernel")
+UNSET = "the package is missing: in a clone of the book's repository run `pip install .`, then restart the kernel"
 
 
 def chapters(book: Path) -> list[tuple[str, bool]]:
@@ -43,7 +42,11 @@ def chapters(book: Path) -> list[tuple[str, bool]]:
 
 
 def is_notebook(path: Path) -> bool:
-    return path.is_file() and path.read_text(encoding="utf-8").startswith("---") and "```{code-cell}" in path.read_text(encoding="utf-8")
+    return (
+        path.is_file()
+        and path.read_text(encoding="utf-8").startswith("---")
+        and "```{code-cell}" in path.read_text(encoding="utf-8")
+    )
 
 
 def repository(book: Path) -> str:
@@ -64,8 +67,9 @@ def install_cell(book: Path) -> str:
     if not home:
         return INSTALL.format(action=f'raise ModuleNotFoundError("{UNSET}") from None')
     if package is None:
-        raise ValueError(f"book_repository is {home!r}, but build/wheel holds no wheel for its notebooks to install; "
-                         "run `make book`")
+        raise ValueError(
+            f"book_repository is {home!r}, but build/wheel holds no wheel for its notebooks to install; run `make book`"
+        )
     owner, _, name = home.partition("/")
     address = f"https://{owner.lower()}.github.io/{name}/wheel/{package.name}"
     return INSTALL.format(action=f"%pip install --quiet {address}")
@@ -75,8 +79,10 @@ def convert(book: Path, document: str, library: Library) -> nbformat.NotebookNod
     path = book / f"{document}.md"
     notebook = jupytext.read(path, fmt="md:myst")
     if not any(cell.cell_type == "code" for cell in notebook.cells):
-        raise ValueError(f"{path.relative_to(book)} was read as having no code cells; its header needs "
-                         "`extension: .md`, `format_name: myst` and `format_version`")
+        raise ValueError(
+            f"{path.relative_to(book)} was read as having no code cells; its header needs "
+            "`extension: .md`, `format_name: myst` and `format_version`"
+        )
     cells = [nbformat.v4.new_code_cell(install_cell(book))]
     for cell in notebook.cells:
         cells.append(cell)
@@ -129,8 +135,13 @@ def links(app, pagename: str, pathto) -> list[dict]:
     if is_notebook(source):
         found.append({"title": "Notebook", "link": pathto(f"notebooks/{pagename}.ipynb", 1), "download": True})
         if config.book_repository:
-            found.append({"title": "Open in Colab", "link": "https://colab.research.google.com/github/"
-                          f"{config.book_repository}/blob/{config.book_notebook_branch}/{pagename}.ipynb"})
+            found.append(
+                {
+                    "title": "Open in Colab",
+                    "link": "https://colab.research.google.com/github/"
+                    f"{config.book_repository}/blob/{config.book_notebook_branch}/{pagename}.ipynb",
+                }
+            )
     if config.book_repository:
         where = f"https://github.com/{config.book_repository}/blob/{config.book_branch}/book/{pagename}.md"
     else:

@@ -21,8 +21,8 @@ DROPPED = ("bibliography", "tableofcontents", "verified-equations", "eval-rst", 
 class Library:
     """Numbers and titles that references need, from all chapters."""
 
-    numbers: dict[str, str] = field(default_factory=dict)   # label: "2.1" or "Figure 2.1"
-    titles: dict[str, str] = field(default_factory=dict)    # label or document: its heading
+    numbers: dict[str, str] = field(default_factory=dict)  # label: "2.1" or "Figure 2.1"
+    titles: dict[str, str] = field(default_factory=dict)  # label or document: its heading
     works: dict[str, tuple[str, str]] = field(default_factory=dict)  # citation key: authors, year
     counts: dict[tuple[str, str], int] = field(default_factory=dict)  # chapter and kind: how many so far
 
@@ -61,7 +61,11 @@ class Library:
             elif name in ("figure", "table", "list-table") and (argument or label):
                 count("figure" if name == "figure" else "table", label, "Figure " if name == "figure" else "Table ")
             elif name == "code-cell":
-                figure = ((options.get("mystnb") or {}).get("figure") or {}) if isinstance(options.get("mystnb"), dict) else {}
+                figure = (
+                    ((options.get("mystnb") or {}).get("figure") or {})
+                    if isinstance(options.get("mystnb"), dict)
+                    else {}
+                )
                 if figure.get("caption"):
                     count("figure", figure.get("name", ""), "Figure ")
 
@@ -71,8 +75,10 @@ class Library:
         from pybtex.database import parse_file
 
         for key, entry in parse_file(str(path)).entries.items():
-            people = [" ".join([*person.prelast_names, *person.last_names]).strip("{}")
-                      for person in entry.persons.get("author") or entry.persons.get("editor") or []]
+            people = [
+                " ".join([*person.prelast_names, *person.last_names]).strip("{}")
+                for person in entry.persons.get("author") or entry.persons.get("editor") or []
+            ]
             names = people[0] if people else key
             if len(people) == 2:
                 names = f"{people[0]} & {people[1]}"
@@ -84,7 +90,7 @@ class Library:
 def split_options(lines: list[str]) -> tuple[dict, list[str]]:
     if lines and lines[0].strip() == "---":
         end = next((n for n, line in enumerate(lines[1:], 1) if line.strip() == "---"), 0)
-        return yaml.safe_load("\n".join(lines[1:end])) or {}, lines[end + 1:]
+        return yaml.safe_load("\n".join(lines[1:end])) or {}, lines[end + 1 :]
     options, rest = {}, list(lines)
     while rest and (match := re.match(r"^\s*:([\w-]+):[ \t]*(.*)$", rest[0])):
         options[match.group(1)] = match.group(2).strip()
@@ -98,8 +104,9 @@ def blocks(text: str):
     while place < len(lines):
         match = FENCE.match(lines[place])
         code = re.match(r"^ *(`{3,})", lines[place])
-        if match or code:
-            fence = match["fence"] if match else code[1]
+        found = match or code
+        if found:
+            fence = match["fence"] if match else found[1]
             close = re.compile(rf"^ *{re.escape(fence[0])}{{{len(fence)},}}\s*$")
             end = next((n for n in range(place + 1, len(lines)) if close.match(lines[n])), len(lines))
             if match:
@@ -107,14 +114,14 @@ def blocks(text: str):
                     yield "text", loose
                     loose = []
                 indent = len(match["indent"])
-                inside = [line[indent:] if line[:indent].strip() == "" else line for line in lines[place + 1:end]]
+                inside = [line[indent:] if line[:indent].strip() == "" else line for line in lines[place + 1 : end]]
                 options, body = split_options(inside)
                 yield "directive", match["name"], match["argument"].strip(), options, body
             else:
                 if loose:
                     yield "text", loose
                     loose = []
-                yield "code", lines[place:end + 1]
+                yield "code", lines[place : end + 1]
             place = end + 1
         else:
             loose.append(lines[place])

@@ -134,7 +134,8 @@ def visit(browser, address):
         tab.on(
             "request",
             lambda request: (
-                request.url.startswith((base, "data:", "file:", "blob:")) or tab.complaints.append(f"foreign: {request.url}")
+                request.url.startswith((base, "data:", "file:", "blob:"))
+                or tab.complaints.append(f"foreign: {request.url}")
             ),
         )
         tab.goto(page if "://" in page else base + page, wait_until="load")

@@ -118,7 +118,9 @@ def test_skip_link_leads_to_the_text(visit, chapter):
 
 def test_search_finds_a_word_of_a_chapter(visit, chapter):
     tab = visit(chapter)
-    title = tab.locator("main h1").evaluate("h => [...h.childNodes].filter(n => n.nodeType === 3).map(n => n.data).join('')")
+    title = tab.locator("main h1").evaluate(
+        "h => [...h.childNodes].filter(n => n.nodeType === 3).map(n => n.data).join('')"
+    )
     word = max(re.findall(r"[A-Za-z]+", title), key=len)
     tab.locator("#find").fill(word)
     tab.keyboard.press("Enter")
@@ -140,8 +142,8 @@ def test_chosen_colours_are_remembered_and_set_before_the_first_paint(visit, cha
     dark = tab.evaluate(paper)
     assert dark != light
     tab.context.add_init_script(
-        "document.addEventListener('readystatechange', () => { window.early = document.documentElement.dataset.theme; },"
-        " { once: true })"
+        "document.addEventListener('readystatechange', () => {"
+        " window.early = document.documentElement.dataset.theme; }, { once: true })"
     )
     tab.reload()
     assert tab.evaluate("window.early") == "dark"
@@ -155,7 +157,9 @@ def test_chosen_colours_are_remembered_and_set_before_the_first_paint(visit, cha
 
 def test_figures_take_the_colours_of_the_page(visit, site):
     """The ink of a figure is the ink of the page, in light and in dark."""
-    with_figure = next((p for p in sorted(site.rglob("*.html")) if 'class="figure-body"' in p.read_text(encoding="utf-8")), None)
+    with_figure = next(
+        (p for p in sorted(site.rglob("*.html")) if 'class="figure-body"' in p.read_text(encoding="utf-8")), None
+    )
     assert with_figure is not None, "no page has a figure"
     for scheme in ("light", "dark"):
         tab = visit(with_figure.relative_to(site).as_posix(), scheme=scheme)
@@ -204,7 +208,9 @@ def test_notebook_of_a_chapter_can_be_downloaded(visit, chapter, tmp_path):
 
 def test_long_equation_scrolls_in_its_own_box_and_by_keyboard(visit, chapter):
     tab = visit(chapter, 390)
-    boxes = tab.evaluate("""() => [...document.querySelectorAll('.equation-body')].map(b => [b.scrollWidth - b.clientWidth > 1, b.tabIndex])""")
+    boxes = tab.evaluate(
+        "[...document.querySelectorAll('.equation-body')].map(b => [b.scrollWidth - b.clientWidth > 1, b.tabIndex])"
+    )
     assert any(wide for wide, _ in boxes), "no equation of this chapter is wider than a phone"
     assert all((index == 0) == wide for wide, index in boxes)
 

@@ -7,6 +7,7 @@ import shutil
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 import docstrings
 import figures
@@ -58,6 +59,10 @@ plt.plot([0, 1], color="#0072b2");
 """
 
 
+def read_html(text: str) -> Any:  # bs4 types whatever a tag holds as text, a list or None
+    return BeautifulSoup(text, "html.parser")
+
+
 @pytest.fixture
 def small(tmp_path):
     """small(chapter) builds a book of one chapter and returns (exit status, output, the site)."""
@@ -74,10 +79,13 @@ def small(tmp_path):
     def build(chapter: str, **environment: str):
         book = tmp_path / "book"
         (book / "_toc.yml").write_text(
-            "format: jb-book\nroot: intro\nparts:\n- caption: One\n  numbered: true\n  chapters:\n  - file: chapter\n", encoding="utf-8"
+            "format: jb-book\nroot: intro\nparts:\n- caption: One\n  numbered: true\n  chapters:\n  - file: chapter\n",
+            encoding="utf-8",
         )
         (book / "intro.md").write_text("# A small book\n\nWelcome.\n", encoding="utf-8")
-        (book / "references.bib").write_text("@book{b, author={A, B}, title={C}, publisher={D}, year={2000}}\n", encoding="utf-8")
+        (book / "references.bib").write_text(
+            "@book{b, author={A, B}, title={C}, publisher={D}, year={2000}}\n", encoding="utf-8"
+        )
         (book / "chapter.md").write_text(chapter, encoding="utf-8")
         code = "import sys; from jupyter_book.cli.main import main; sys.exit(main())"
         done = subprocess.run(
@@ -97,14 +105,17 @@ def small(tmp_path):
 def test_small_book_builds_with_all_that_a_chapter_may_hold(small):
     """A number with a mark, a link in a comment, a note in the margin, a folded solution, a theorem, a test by name."""
     chapter = HEAD + (
-        "# Sums\n\nSee {eq}`sum-rule` and {test}`test_small::test_other`.\n\n```{margin}\nAside.\n```\n\n" + EQUATION + "\n"
+        "# Sums\n\nSee {eq}`sum-rule` and {test}`test_small::test_other`.\n\n```{margin}\nAside.\n```\n\n"
+        + EQUATION
+        + "\n"
         "```{code-cell} ipython3\nassert 1 + 1 == 2  # {eq}`sum-rule`\nprint(2)\n```\n\n"
         "```{exercise} Add\n:label: ex:add\nAdd one.\n```\n\n```{solution} ex:add\n:class: dropdown\nTwo.\n```\n\n"
-        "```{prf:theorem} Sums\n:label: thm:sums\nThey exist.\n```\n\nBy {prf:ref}`thm:sums`, {cite:t}`b`.\n\n```{bibliography}\n```\n"
+        "```{prf:theorem} Sums\n:label: thm:sums\nThey exist.\n```\n\nBy {prf:ref}`thm:sums`, {cite:t}`b`.\n\n"
+        "```{bibliography}\n```\n"
     )
     status, output, site = small(chapter)
     assert status == 0, output
-    soup = BeautifulSoup((site / "chapter.html").read_text(encoding="utf-8"), "html.parser")
+    soup = read_html((site / "chapter.html").read_text(encoding="utf-8"))
     mark = soup.select_one("#equation-sum-rule a.verified")
     assert mark["href"] == "tests/equations/test_small.html#test_sums"
     assert mark["aria-label"] == "Equation 1.1 is checked by test_sums, largest residual 2e-16"
@@ -113,7 +124,7 @@ def test_small_book_builds_with_all_that_a_chapter_may_hold(small):
     assert soup.select_one("div.margin[role=note]").get_text(strip=True) == "Aside."
     assert soup.select_one("details.box summary").get_text(strip=True).startswith("Solution to Exercise 1.1")
     assert any(link["href"] == "tests/equations/test_small.html#test_other" for link in soup.select("a"))
-    listing = BeautifulSoup((site / "tests/equations/test_small.html").read_text(encoding="utf-8"), "html.parser")
+    listing = read_html((site / "tests/equations/test_small.html").read_text(encoding="utf-8"))
     assert listing.select_one("#test_sums").get_text().startswith('4@equation("sum-rule")\n')
     assert "assert 2 < 3" in listing.select_one("#test_other").get_text()
     assert not soup.select(".bar a[href*=colab]")
@@ -126,7 +137,7 @@ def test_repository_gives_colab_links_and_a_cell_that_installs(small):
     chapter = HEAD + "# Sums\n\n" + EQUATION + "\n```{code-cell} ipython3\nprint(2)\n```\n"
     status, output, site = small(chapter, LECTURECODE_REPOSITORY="Owner/name")
     assert status == 0, output
-    soup = BeautifulSoup((site / "chapter.html").read_text(encoding="utf-8"), "html.parser")
+    soup = read_html((site / "chapter.html").read_text(encoding="utf-8"))
     links = {link.get_text(): link["href"] for link in soup.select(".bar a")}
     assert links["Open in Colab"] == "https://colab.research.google.com/github/Owner/name/blob/notebooks/chapter.ipynb"
     assert links["Source"] == "https://github.com/Owner/name/blob/main/book/chapter.md"
@@ -187,7 +198,9 @@ def test_build_stops_at_another_version_of_katex(small):
         else:
             os.symlink(source, modules / source.name)
     manifest = modules / "katex" / "package.json"
-    manifest.write_text(manifest.read_text(encoding="utf-8").replace('"version": "0.16.22"', '"version": "0.16.21"'), encoding="utf-8")
+    manifest.write_text(
+        manifest.read_text(encoding="utf-8").replace('"version": "0.16.22"', '"version": "0.16.21"'), encoding="utf-8"
+    )
     status, output, _ = small(HEAD + "# Sums\n\n" + EQUATION)
     assert status != 0
     assert "node_modules/katex is 0.16.21" in output
@@ -197,7 +210,9 @@ def test_notebook_header_that_jupytext_cannot_read_is_refused(tmp_path):
     """Without `extension: .md` a notebook would be read as having no cells, silently."""
     (tmp_path / "_config.yml").write_text("sphinx: {config: {book_repository: ''}}\n", encoding="utf-8")
     (tmp_path / "_toc.yml").write_text("format: jb-book\nroot: intro\n", encoding="utf-8")
-    (tmp_path / "intro.md").write_text("---\ntitle: x\n---\n\n# Title\n\n    ```{code-cell} ipython3\n    1\n    ```\n", encoding="utf-8")
+    (tmp_path / "intro.md").write_text(
+        "---\ntitle: x\n---\n\n# Title\n\n    ```{code-cell} ipython3\n    1\n    ```\n", encoding="utf-8"
+    )
     with pytest.raises(ValueError, match="no code cells"):
         notebooks.main(tmp_path / "out", tmp_path)
 
@@ -214,7 +229,7 @@ SVG = """<?xml version="1.0"?><!DOCTYPE svg><svg xmlns:xlink="x" width="72pt" he
 
 def test_figure_is_adapted_to_the_page():
     drawn = figures.adapt(SVG, "f7-", 'A "line" & more')
-    soup = BeautifulSoup(drawn, "html.parser")
+    soup = read_html(drawn)
     assert soup.svg["aria-label"] == 'A "line" & more'
     assert (soup.svg["width"], soup.svg["height"], soup.svg["viewbox"]) == ("96", "48", "0 0 72 36")
     assert {tag["id"] for tag in soup.find_all(id=True)} == {"f7-p1", "f7-m"}
@@ -243,7 +258,13 @@ def test_every_colour_of_a_figure_has_a_value_in_light_dark_and_print():
 
 @pytest.mark.parametrize(
     ("alt", "bad"),
-    [("Four curves fall.", False), ("", True), ("../_images/x.svg", True), ("plot.png", True), ("loss/step rises", False)],
+    [
+        ("Four curves fall.", False),
+        ("", True),
+        ("../_images/x.svg", True),
+        ("plot.png", True),
+        ("loss/step rises", False),
+    ],
 )
 def test_alt_text_that_is_a_path_is_known(alt, bad):
     assert figures.looks_like_a_path(alt) is bad
@@ -251,10 +272,14 @@ def test_alt_text_that_is_a_path_is_known(alt, bad):
 
 def test_docstring_reads_as_it_is_written():
     """Bars, stars and underscores of mathematics are no markup; Raises and Source are definitions."""
-    text = "q(x_r | x_t, x_0): mean *m* and `code`, a|b|c_.\n\nRaises: ValueError where r ≥ t. Source: Ho (2020), eq. 4."
+    text = (
+        "q(x_r | x_t, x_0): mean *m* and `code`, a|b|c_.\n\nRaises: ValueError where r ≥ t. Source: Ho (2020), eq. 4."
+    )
     lines = docstrings.rewrite(text.split("\n"))
-    html = publish_string("\n".join(lines), writer_name="html5", settings_overrides={"report_level": 1, "halt_level": 1}).decode()
-    soup = BeautifulSoup(html, "html.parser").body
+    html = publish_string(
+        "\n".join(lines), writer_name="html5", settings_overrides={"report_level": 1, "halt_level": 1}
+    ).decode()
+    soup = read_html(html).body
     assert soup.p.get_text() == "q(x_r | x_t, x_0): mean *m* and code, a|b|c_."
     assert [dt.get_text(strip=True) for dt in soup.select("dt")] == ["Raises", "Source"]
     assert [dd.get_text(strip=True) for dd in soup.select("dd")] == ["ValueError where r ≥ t.", "Ho (2020), eq. 4."]
@@ -262,8 +287,10 @@ def test_docstring_reads_as_it_is_written():
 
 def test_docstring_keeps_what_is_set_apart():
     lines = docstrings.rewrite(["The sum", "", "    H(p) = −Σ p log p", "    *exactly*", "", "- one_", "- two"])
-    html = publish_string("\n".join(lines), writer_name="html5", settings_overrides={"report_level": 1, "halt_level": 1}).decode()
-    soup = BeautifulSoup(html, "html.parser").body
+    html = publish_string(
+        "\n".join(lines), writer_name="html5", settings_overrides={"report_level": 1, "halt_level": 1}
+    ).decode()
+    soup = read_html(html).body
     assert soup.pre.get_text() == "H(p) = −Σ p log p\n*exactly*"
     assert [item.get_text(strip=True) for item in soup.select("li")] == ["one_", "two"]
 

@@ -4,6 +4,7 @@ import itertools
 import math
 import tomllib
 from importlib.resources import files
+from typing import Any
 
 import mpmath
 import numpy as np
@@ -60,14 +61,13 @@ def product_of_gaussians():
         a, b = (log_p, log_q) if forward else (log_q, log_p)
         return float((np.exp(a) * (a - b)).sum() * cell)
 
-    fits = [
-        math.exp(
-            optimize.minimize_scalar(
-                divergence, args=(way,), bounds=(-3, 1), method="bounded", options={"xatol": 1e-9}
-            ).x
+    def fitted(way: bool) -> float:
+        found: Any = optimize.minimize_scalar(
+            divergence, args=(way,), bounds=(-3, 1), method="bounded", options={"xatol": 1e-9}
         )
-        for way in (True, False)
-    ]
+        return math.exp(found.x)
+
+    fits = [fitted(way) for way in (True, False)]
     conditional = 1 - 0.9**2
     assert fits == pytest.approx([1.0, conditional], rel=1e-6)
     exact = [cov[0, 0], 1 / np.linalg.inv(cov)[0, 0]]

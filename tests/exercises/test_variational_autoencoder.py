@@ -11,9 +11,7 @@ from torch.distributions import MultivariateNormal, Normal, kl_divergence
 from lecturecode import exercises
 
 f64 = torch.float64
-TABLE = tomllib.loads(
-    files("lecturecode").joinpath("answers/variational_autoencoder.toml").read_text(encoding="utf-8")
-)
+TABLE = tomllib.loads(files("lecturecode").joinpath("answers/variational_autoencoder.toml").read_text(encoding="utf-8"))
 
 
 def gauss_hermite(f):

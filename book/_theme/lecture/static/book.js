@@ -99,6 +99,16 @@
     place();
   }
 
+  // What a search shows of a page: mathematics once, as it is seen, not also as it is spoken and written.
+  if (typeof Search !== "undefined" && Search.htmlToText) {
+    var text = Search.htmlToText;
+    Search.htmlToText = function (html, anchor) {
+      var parsed = new DOMParser().parseFromString(html, "text/html");
+      all(".katex-mathml, .equation-number, .bar, .onward", parsed).forEach(function (part) { part.remove(); });
+      return text.call(Search, parsed.documentElement.outerHTML, anchor);
+    };
+  }
+
   // Paper has no buttons: what is folded is printed open.
   var folded = [];
   addEventListener("beforeprint", function () {
