@@ -10,6 +10,7 @@ ENTROPY = "tests/equations/test_entropy_and_divergence.py::"
 FITTING = "tests/equations/test_fitting_models.py::"
 ELBO = "tests/equations/test_latent_variables_and_the_elbo.py::"
 VAE = "tests/equations/test_variational_autoencoder.py::"
+HIERARCHIES = "tests/equations/test_hierarchies.py::"
 
 
 @dataclass(frozen=True)
@@ -203,5 +204,41 @@ PLANTS = (
         "torch.addcmul(d.loc, d.scale, normal(shape, rng, d.loc))",
         "torch.addcmul(d.loc, -d.scale, normal(shape, rng, d.loc))",
         VAE + "test_estimator_is_the_mean_over_draws_less_the_divergence",
+    ),
+    Plant(
+        "hierarchy: the logarithms of a level the wrong way round",
+        "lecturecode/vae/hierarchy.py",
+        "(q.log_prob(h) - prior.log_prob(h)).mean(0)",
+        "(prior.log_prob(h) - q.log_prob(h)).mean(0)",
+        HIERARCHIES + "test_the_bound_taken_apart_from_below",
+        fast=True,
+    ),
+    Plant(
+        "hierarchy: closed forms where the level above is not drawn first",
+        "lecturecode/vae/hierarchy.py",
+        "self.posterior.top_down or i == len(levels) - 1",
+        "True or i == len(levels) - 1",
+        HIERARCHIES + "test_the_bound_taken_apart_from_below",
+    ),
+    Plant(
+        "hierarchy: the signs of priors and encoders in the weights",
+        "lecturecode/vae/hierarchy.py",
+        "log_weights + prior.log_prob(h) - q.log_prob(h)",
+        "log_weights - prior.log_prob(h) + q.log_prob(h)",
+        HIERARCHIES + "test_the_linear_chain_is_its_joint_gaussian",
+    ),
+    Plant(
+        "chain: standard deviation for variance",
+        "lecturecode/vae/chain.py",
+        "return sigma**2 * torch.eye",
+        "return sigma * torch.eye",
+        HIERARCHIES + "test_the_linear_chain_is_its_joint_gaussian",
+    ),
+    Plant(
+        "conditional: the code of the next label",
+        "lecturecode/vae/conditional.py",
+        "one_hot(y.long(), self.classes)",
+        "one_hot((y.long() + 1) % self.classes, self.classes)",
+        HIERARCHIES + "test_the_conditional_bound",
     ),
 )

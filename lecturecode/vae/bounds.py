@@ -13,14 +13,14 @@ from typing import TYPE_CHECKING
 import torch
 from jaxtyping import Float
 from torch import Tensor
-from torch.distributions import Distribution, Independent, MultivariateNormal, Normal
+from torch.distributions import Bernoulli, Distribution, Independent, MultivariateNormal, Normal
 
 from ..divergence import kl
 
 if TYPE_CHECKING:
     from .model import VAE
 
-__all__ = ["Elbo", "iwae"]
+__all__ = ["Elbo", "iwae", "iwae_loss"]
 
 
 @dataclass(frozen=True)
@@ -52,7 +52,38 @@ def iwae(model: "VAE", x: Float[Tensor, "batch *n"], draws: int, rng: torch.Gene
     return log_weights.logsumexp(0) - math.log(draws)
 
 
-def kl_to_prior(q: Distribution, prior: Distribution, h: Float[Tensor, "draws batch m"]) -> Float[Tensor, " batch"]:
+def iwae_loss(model: "VAE", x: Float[Tensor, "batch *n"], draws: int, rng: torch.Generator) -> Float[Tensor, ""]:
+    """Mean over the batch of −log (1/K) Σ_l w_l, with the doubly reparametrised gradient for the encoder.
+
+    θ gets Σ_l ŵ_l ∇_θ log p(x,h⁽ˡ⁾), ŵ_l = w_l/Σ w, as from `iwae`. φ gets Σ_l ŵ_l² (∂log w_l/∂h⁽ˡ⁾) ∇_φ h⁽ˡ⁾: the
+    score ∇_φ log q is reparametrised once more, which leaves the mean and removes variance; with the exact posterior
+    the gradient of φ is zero draw by draw.
+
+    Raises: ValueError as `VAE.elbo`, and where q(h|x) has no reparametrised draws.
+    Source: Tucker, Lawson, Gu & Maddison (2019), section 4.
+    """
+    model.check(x, draws)
+    q = model.encoder(x)
+    h = model.draw(q, draws, rng)
+    if torch.is_grad_enabled() and not h.requires_grad and any(p.requires_grad for p in model.encoder.parameters()):
+        raise ValueError("draws of q(h|x) carry no gradient to the encoder; give it a reparametrised family, as Normal")
+    prior = model.prior()
+    _same_space(q, prior)
+    with torch.enable_grad():  # ∂log q/∂h with q's own parameters held
+        point = h.detach().requires_grad_()
+        log_q = q.log_prob(point)
+        (slope,) = torch.autograd.grad(log_q.sum(), point)
+    held = log_q.detach() + (slope * (h - h.detach())).flatten(log_q.ndim).sum(-1)
+    log_weights = log_likelihood(model.decoder(h), x) + prior.log_prob(h) - held
+    share = log_weights.detach().softmax(0)
+    if h.requires_grad:
+        h.register_hook(lambda grad: grad * share.reshape(share.shape + (1,) * (grad.ndim - share.ndim)))
+    value = log_weights.detach().logsumexp(0) - math.log(draws)
+    weighted = (share * log_weights).sum(0)
+    return -(value + weighted - weighted.detach()).mean()
+
+
+def kl_to_prior(q: Distribution, prior: Distribution, h: Float[Tensor, "draws batch m"]) -> Float[Tensor, "..."]:
     """KL(q(h|x)‖p(h)): in closed form where both are Gaussian, else the mean of log q − log p over the draws h."""
     _same_space(q, prior)
     if _is_gaussian(q) and _is_gaussian(prior):
@@ -67,7 +98,29 @@ def log_likelihood(p: Distribution, x: Float[Tensor, "batch *n"]) -> Float[Tenso
             f"an example of x has shape {tuple(x.shape[1:])} and the decoder's distribution {tuple(p.event_shape)}; "
             "change the decoder's last width, or wrap its distribution in Independent"
         )
+    bits = p.base_dist if isinstance(p, Independent) else None
+    if type(bits) is Bernoulli and bits._param is vars(bits).get("logits"):
+        return _Bits.apply(bits.logits, x, p.reinterpreted_batch_ndims)  # type: ignore[return-value, union-attr]
     return p.log_prob(x)
+
+
+class _Bits(torch.autograd.Function):
+    """Σ_i [x_i y_i − log(1 + e^{y_i})] over the last axes, one node of the graph: it is inside every training step."""
+
+    @staticmethod
+    def forward(ctx, y: Tensor, x: Tensor, axes: int) -> Tensor:
+        ctx.save_for_backward(y, x)
+        ctx.axes = axes
+        above = y.relu()  # log(1 + e^y) = max(y, 0) + log(1 + e^{−|y|}): for x = 0 and 1 nothing cancels
+        rest = torch.sub(y, above, alpha=2).exp_().log1p_()
+        return (x * y).sub_(above).sub_(rest).sum(tuple(range(-axes, 0)))
+
+    @staticmethod
+    def backward(ctx, *grads: Tensor) -> tuple[Tensor | None, Tensor | None, None]:
+        y, x = ctx.saved_tensors
+        grad = grads[0][(..., *[None] * ctx.axes)]
+        of_x = (grad * y).sum_to_size(x.shape) if ctx.needs_input_grad[1] else None
+        return (x - y.sigmoid()) * grad, of_x, None
 
 
 def _same_space(q: Distribution, prior: Distribution) -> None:

@@ -1,10 +1,11 @@
 """Likelihoods p(x|h): what the numbers that a decoder network gives mean for x.
 
     Bernoulli   p(x_i = 1|h) = 1/(1 + exp(−y_i)),    x in {0, 1}
-    Gaussian    p(x_i|h) = N(x_i; y_i, σ²),          x real
+    Gaussian    p(x_i|h) = N(x_i; y_i, σ²),          x real, with one σ, or one σ_i(h) for each x_i
 
-y is the network's output, one number for each x_i. A likelihood is a module, since σ may be learned. It turns y into
-a `torch.distributions` object and says which x it can be asked about.
+y is the network's output, one number for each x_i (two where it gives σ_i as well). A likelihood is a module, since σ
+may be learned. It turns y into a `torch.distributions` object and says which x it can be asked about. Those for grey
+values lie in `grey`.
 """
 
 import math
@@ -16,7 +17,7 @@ from torch import Tensor, distributions, nn
 
 from .. import checks
 
-__all__ = ["Bernoulli", "Gaussian", "Likelihood"]
+__all__ = ["Bernoulli", "Gaussian", "Likelihood", "PixelGaussian"]
 
 
 @runtime_checkable
@@ -42,6 +43,8 @@ class Bernoulli(nn.Module):
 
     def check(self, x: Float[Tensor, "..."]) -> None:
         """Raises ValueError where a value of x is neither 0 nor 1."""
+        if x.is_floating_point() and not (x * x).sub_(x).any():  # the quick way to say so: x² = x
+            return
         outside = (x != 0) & (x != 1)
         if outside.any():
             where = tuple(outside.nonzero()[0].tolist())
@@ -71,6 +74,31 @@ class Gaussian(nn.Module):
 
     def forward(self, output: Float[Tensor, "*batch n"]) -> distributions.Normal:
         return distributions.Normal(output, self.log_sigma.exp().expand_as(output), validate_args=False)
+
+    def check(self, x: Float[Tensor, "..."]) -> None:
+        """Raises ValueError where x holds NaN or an infinity."""
+        checks.finite("x", x)
+
+
+class PixelGaussian(nn.Module):
+    """Independent Gaussians whose σ_i the network gives too: 2n numbers (y, log v) along the last axis.
+
+    σ_i² = v_i + floor², so that no density can become a needle; `floor` is in the units of x. (Where data repeat a
+    value exactly, as grey levels do, σ_i falls to the floor all the same: such data need a likelihood of levels.)
+
+    Raises: ValueError where floor ≤ 0, or the network gives an odd number.
+    """
+
+    def __init__(self, floor: float = 0.01):
+        super().__init__()
+        checks.positive("floor", floor)
+        self.floor = floor
+
+    def forward(self, output: Float[Tensor, "*batch two_n"]) -> distributions.Normal:
+        if output.shape[-1] % 2:
+            raise ValueError(f"the decoder's network gives {output.shape[-1]} numbers; it needs 2n: y and log v")
+        mean, log_v = output.chunk(2, -1)
+        return distributions.Normal(mean, (log_v.exp() + self.floor**2).sqrt(), validate_args=False)
 
     def check(self, x: Float[Tensor, "..."]) -> None:
         """Raises ValueError where x holds NaN or an infinity."""

@@ -22,9 +22,27 @@ from torch import nn
 import lecturecode
 from lecturecode import exercises, plot, rng
 from lecturecode.data import bars_and_stripes, digits
-from lecturecode.nn import linear, mlp
+from lecturecode.nn import conv_decoder, conv_encoder, linear, mlp
 from lecturecode.training import Batches, adam, fit
-from lecturecode.vae import VAE, Bernoulli, Decoder, Encoder, Gaussian, LatentTable, StandardNormal, iwae
+from lecturecode.vae import (
+    VAE,
+    Bernoulli,
+    ConditionalVAE,
+    ContinuousBernoulli,
+    Decoder,
+    DiscretisedGaussian,
+    DiscretisedLogistic,
+    Encoder,
+    Gaussian,
+    GaussianChain,
+    HierarchicalVAE,
+    LatentTable,
+    LinearGaussianVAE,
+    SampleMoments,
+    StandardNormal,
+    iwae,
+    iwae_loss,
+)
 
 MODULES = ["lecturecode", *(m.name for m in pkgutil.walk_packages(lecturecode.__path__, "lecturecode."))]
 SOURCES = {name: Path(importlib.import_module(name).__file__) for name in MODULES}
@@ -137,6 +155,31 @@ def _train() -> None:
         _ = step.value
 
 
+def _chain() -> HierarchicalVAE:
+    return GaussianChain([torch.ones(2, 1), torch.ones(1, 1)], [0.5, 0.5]).model()
+
+
+def _elbo(model: HierarchicalVAE, start: torch.Generator) -> torch.Tensor:
+    return model.elbo(torch.ones(3, 2), 2, start).value
+
+
+def _sample(model: HierarchicalVAE, start: torch.Generator) -> torch.Tensor:
+    return model.sample(2, start)
+
+
+def _conditional() -> ConditionalVAE:
+    start = rng.seeded(1)
+    return ConditionalVAE(
+        Encoder(mlp([6, 4], start)), Decoder(mlp([4, 4], start), Bernoulli()), StandardNormal(2), classes=2
+    )
+
+
+def _linear() -> None:
+    x = torch.randn(9, 4, generator=rng.seeded(1))
+    model = LinearGaussianVAE.fitted(x, 2)
+    _ = model.gap(x), model.log_prob(x), LinearGaussianVAE(4, 2, rng.seeded(2)).loss(SampleMoments.of(x))
+
+
 P, Q = torch.tensor([0.25, 0.75]), torch.tensor([0.5, 0.5])
 NORMAL = torch.distributions.Normal(torch.zeros(2), torch.ones(2))
 WORK = {
@@ -161,6 +204,15 @@ WORK = {
     "elbo": lambda: _vae(Bernoulli()).elbo(bars_and_stripes(2), 3, rng.seeded(1)),
     "iwae": lambda: iwae(_vae(Bernoulli()), bars_and_stripes(2), 3, rng.seeded(1)),
     "LatentTable": lambda: (_table().em(P), _table().elbo(_table().posterior()), _table().log_prob()),
+    "iwae_loss": lambda: iwae_loss(_vae(Bernoulli()), bars_and_stripes(2), 3, rng.seeded(1)).backward(),
+    "grey": lambda: [
+        _vae(p).sample(3, rng.seeded(1))
+        for p in (ContinuousBernoulli(), DiscretisedGaussian(0.1), DiscretisedLogistic(0.1))
+    ],
+    "hierarchy": lambda: [f(_chain(), rng.seeded(1)) for f in (_elbo, _sample)],
+    "conditional": lambda: _conditional().sample(torch.tensor([0, 1]), rng.seeded(1)),
+    "conv": lambda: (conv_encoder(8, [2], 4, rng.seeded(1)), conv_decoder(2, [2], 8, rng.seeded(1))),
+    "LinearGaussianVAE": _linear,
     "exercises": exercises.names,
     "plot": lambda: [plot.lines(P, {"a": Q}), plot.bars({"p": P}, "ab"), plot.images(torch.zeros(2, 4), 2)],
 }
