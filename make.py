@@ -418,12 +418,12 @@ def counts(reports: list[str]) -> dict[str, int]:
 def test(options: argparse.Namespace) -> None:
     env = setup(options)
     remove(REPORTS)
-    remove(BUILD / "equations.json")
-    package = functools.partial(pytest, env, "package", "tests", "--ignore=tests/book")
+    others = ("tests", "--ignore=tests/equations", "--ignore=tests/book")
     stages = [
         ("lint", functools.partial(lint_with, env), ()),
-        ("package", package, ()),
-        ("book", functools.partial(site, env), ("package",)),
+        ("equations", functools.partial(equations, env), ()),
+        ("package", functools.partial(pytest, env, "package", *others), ()),
+        ("book", functools.partial(site, env), ("equations",)),
         ("notebooks", functools.partial(rerun, env), ("book",)),
         ("site", functools.partial(pytest, env, "site", "tests/book"), ("book",)),
     ]
@@ -445,9 +445,10 @@ def test(options: argparse.Namespace) -> None:
     say("\n== summary")
     for name, result in results.items():
         say(f"{name:<10} {times[name]:6.0f} s  {result}")
-    say(f"site       {SITE / 'index.html'}")
-    say(f"reports    {REPORTS}")
-    total = counts(["package", "notebooks", "site"])
+    if (SITE / "index.html").is_file():
+        say(f"The book lies in {SITE / 'index.html'}")
+    say(f"The reports lie in {REPORTS}")
+    total = counts(["equations", "package", "notebooks", "site"])
     say(", ".join(f"{number} {what}" for what, number in total.items()))
     failed = [name for name, result in results.items() if result != "passed"]
     if failed:

@@ -55,6 +55,8 @@ STATIC = {
     "katex",
 }
 
+# Faces that a page asks for at once, and what on it needs them.
+EARLY = {"italic": "p em, blockquote p", "math": ".katex", "letters": ".katex .mathnormal"}
 
 REDIRECT = """<!DOCTYPE html>
 <html lang="en">
@@ -105,6 +107,10 @@ def settle_config(app, config) -> None:
         raise ExtensionError(f"node_modules lacks {missing[0]}; run `make book`, which installs package-lock.json")
 
 
+def in_view(soup: BeautifulSoup, selector: str) -> bool:
+    return any(element.find_parent("details") is None for element in soup.select(selector))
+
+
 def page_context(app, pagename, templatename, context, doctree) -> None:
     if "toctree" not in context:
         return
@@ -120,6 +126,7 @@ def page_context(app, pagename, templatename, context, doctree) -> None:
     equations.mark(app, pagename, soup, context["pathto"])
     context["body"] = str(soup)
     context["book_has_math"] = bool(soup.select_one(".katex"))
+    context["book_needs"] = " ".join(name for name, where in EARLY.items() if in_view(soup, where))
     crumbs = []
     if pagename != app.config.root_doc:
         crumbs = [

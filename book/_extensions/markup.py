@@ -47,7 +47,7 @@ def number_titles(soup: BeautifulSoup) -> None:
 
 
 def mend_body(soup: BeautifulSoup) -> None:
-    for mend in (fold, landmarks, bibliography, footnotes, tables, cards, signatures, code, covers):
+    for mend in (fold, landmarks, bibliography, footnotes, tables, cards, signatures, code, covers, identities):
         mend(soup)
 
 
@@ -112,13 +112,13 @@ def tables(soup: BeautifulSoup) -> None:
             frame["id"] = table["id"]
             del table["id"]
         table.wrap(frame)
-        for code in table.select("td code"):  # a long name may break after each underscore
-            words = code.get_text().split("_")
+        for written in table.select("td code"):  # a long name may break after each underscore
+            words = written.get_text().split("_")
             if len(words) > 3:
-                code.clear()
+                written.clear()
                 for place, word in enumerate(words):
-                    code.append(word if place == len(words) - 1 else f"{word}_")
-                    code.append(soup.new_tag("wbr"))
+                    written.append(word if place == len(words) - 1 else f"{word}_")
+                    written.append(soup.new_tag("wbr"))
         for cell in table.select("thead th"):
             cell["scope"] = "col"
             if not cell.get_text(strip=True) and not cell.find("img"):
@@ -197,3 +197,14 @@ def covers(soup: BeautifulSoup) -> None:
         details["class"] = ["box", "hide"]
     for rule in soup.select("hr.footnotes"):
         rule.decompose()
+
+
+def identities(soup: BeautifulSoup) -> None:
+    """Each name once: boxes call their inside alike, and unlabelled proofs themselves."""
+    seen = set()
+    for element in soup.find_all(id=True):
+        inside = element.name == "section" and str(element["id"]).endswith("-content")
+        if inside or element["id"] in seen:
+            del element["id"]
+        else:
+            seen.add(element["id"])

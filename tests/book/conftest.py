@@ -25,7 +25,7 @@ FLAGS = (
     "--disable-sync",
     "--no-first-run",
 )
-VIEWS = [(width, scheme) for width in (1280, 390) for scheme in ("light", "dark")]
+WIDTHS = (1280, 390)
 
 sys.path.insert(0, str(ROOT / "book" / "_extensions"))
 
@@ -39,8 +39,8 @@ def pages() -> list[str]:
 def pytest_generate_tests(metafunc):
     if "page" in metafunc.fixturenames:
         metafunc.parametrize("page", pages() or ["(none is built)"])
-    if "view" in metafunc.fixturenames:
-        metafunc.parametrize("view", VIEWS, ids=[f"{width}-{scheme}" for width, scheme in VIEWS])
+    if "width" in metafunc.fixturenames:
+        metafunc.parametrize("width", WIDTHS)
 
 
 @pytest.fixture(scope="session")

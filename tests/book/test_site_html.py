@@ -23,6 +23,7 @@ def parsed(path: Path) -> Any:  # bs4 types whatever a tag holds as text, a list
     return BeautifulSoup(path.read_text(encoding="utf-8"), "html.parser")
 
 
+@functools.cache
 def anchors(path: Path) -> set[str]:
     return {tag["id"] for tag in parsed(path).find_all(id=True)}
 
@@ -186,8 +187,11 @@ def test_notebooks_number_equations_as_the_site_does(site):
     compared = 0
     for path in notebooks_of(site):
         text = "\n".join(cell.source for cell in nbformat.read(path, as_version=4).cells)
-        for label, number in re.findall(r'<a id="([^"]+)"></a>\n\n\$\$\n[^$]*?\\tag\{([\d.]+)\}\n\$\$', text):
-            assert shown[f"equation-{re.sub(r'[^a-z0-9]+', '-', label.lower())}"] == number, f"{path.name}: {label}"
+        text = re.sub(r"(?m)^> ?", "", text)
+        for label, equation in re.findall(r'<a id="([^"]+)"></a>\n\n\$\$\n(.*?)\n\$\$', text, flags=re.S):
+            number = re.search(r"\\tag\{([\d.]+)\}$", equation)
+            assert number, f"{path.name}: {label} has no number"
+            assert shown[f"equation-{re.sub(r'[^a-z0-9]+', '-', label.lower())}"] == number[1], f"{path.name}: {label}"
             compared += 1
     inside = sum(
         len(parsed(site / path.relative_to(site / "notebooks").with_suffix(".html")).select(".equation"))

@@ -3,6 +3,7 @@
 import ast
 import os
 import re
+import shutil
 import subprocess
 import sys
 import threading
@@ -193,6 +194,7 @@ def test_the_server_shows_the_site_and_names_a_port_in_use(somewhere):
         httpd.server_close()
 
 
+@pytest.mark.skipif(shutil.which("git") is None, reason="git is not installed")
 def test_publish_pushes_the_notebooks_and_touches_nothing_else(somewhere, tmp_path):
     origin = tmp_path / "origin.git"
     run("git", "init", "--bare", "--quiet", origin)

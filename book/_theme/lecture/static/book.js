@@ -15,7 +15,7 @@
     curtain.hidden = !open;
     behind.forEach(function (part) { part.inert = open; });
     if (open) {
-      var first = menu.querySelector("input, a, button");
+      var first = all("input, a, button", menu).filter(function (stop) { return stop.offsetParent; })[0];
       if (first) first.focus();
     } else if (returnFocus) button.focus();
   }
@@ -99,13 +99,18 @@
     place();
   }
 
+  // Opened from a folder, a page cannot fetch another one: results are then titles alone.
+  if (typeof DOCUMENTATION_OPTIONS !== "undefined" && location.protocol === "file:") {
+    DOCUMENTATION_OPTIONS.SHOW_SEARCH_SUMMARY = false;
+  }
+
   // What a search shows of a page: mathematics once, as it is seen, not also as it is spoken and written.
   if (typeof Search !== "undefined" && Search.htmlToText) {
     var text = Search.htmlToText;
     Search.htmlToText = function (html, anchor) {
       var parsed = new DOMParser().parseFromString(html, "text/html");
       all(".katex-mathml, .equation-number, .bar, .onward", parsed).forEach(function (part) { part.remove(); });
-      return text.call(Search, parsed.documentElement.outerHTML, anchor);
+      return text.call(Search, parsed.documentElement.outerHTML, anchor && "#" + CSS.escape(anchor.slice(1)));
     };
   }
 

@@ -6,14 +6,23 @@
   try { theme = localStorage.getItem("theme"); } catch (error) { /* storage refused: follow the system */ }
   if (theme === "light" || theme === "dark") root.dataset.theme = theme;
   root.classList.add("js");
-  if (location.protocol === "file:") return;  // a preload from a file is a request to another origin
-  ["fonts/text.woff2", "fonts/text-italic.woff2", "fonts/text-600.woff2", "fonts/ui.woff2"].forEach(function (name) {
+  var needs = document.currentScript.dataset.needs || "";  // what this page shows: italic, math, letters
+  var faces = [["fonts/text.woff2", "Book", "400", "normal"], ["fonts/text-600.woff2", "Book", "600", "normal"],
+    ["fonts/ui.woff2", "Book UI", "200 900", "normal"]];
+  if (/italic/.test(needs)) faces.push(["fonts/text-italic.woff2", "Book", "400", "italic"]);
+  if (/math/.test(needs)) faces.push(["katex/fonts/KaTeX_Main-Regular.woff2", "KaTeX_Main", "400", "normal"]);
+  if (/letters/.test(needs)) faces.push(["katex/fonts/KaTeX_Math-Italic.woff2", "KaTeX_Math", "400", "italic"]);
+  faces.forEach(function (face) {
+    if (location.protocol === "file:") {  // a preload would be a request to another origin; take the face when it comes
+      document.fonts.add(new FontFace(face[1], "url(" + here + face[0] + ")", { weight: face[2], style: face[3], display: "swap" }));
+      return;
+    }
     var link = document.createElement("link");
     link.rel = "preload";
     link.as = "font";
     link.type = "font/woff2";
     link.crossOrigin = "anonymous";
-    link.href = here + name;
+    link.href = here + face[0];
     document.head.appendChild(link);
   });
 })();
