@@ -44,15 +44,15 @@ PLANTS = (
     Plant(
         "kl: the sign of the logarithm far from equality",
         "lecturecode/divergence.py",
-        "far = difference - torch.where(",
-        "far = difference + torch.where(",
+        "_Excess.apply(ratio), difference - torch.where(",
+        "_Excess.apply(ratio), difference + torch.where(",
         ENTROPY + "test_kl_as_a_sum_of_nonnegative_terms",
     ),
     Plant(
         "kl: the sign of the series near equality",
         "lecturecode/divergence.py",
-        "(1 / (1 - s) - s * series)",
-        "(1 / (1 - s) + s * series)",
+        "(1 / (1 - s) - s * series.add_(1 / 3))",
+        "(1 / (1 - s) + s * series.add_(1 / 3))",
         ENTROPY + "test_a_small_divergence_is_quadratic",
     ),
     Plant(
@@ -87,8 +87,8 @@ PLANTS = (
     Plant(
         "Gaussian kl: the width that divides",
         "lecturecode/divergence.py",
-        "step = (p.scale - q.scale) / q.scale",
-        "step = (p.scale - q.scale) / p.scale",
+        "step = (scale_p - scale_q) / scale_q\n        return",
+        "step = (scale_p - scale_q) / scale_p\n        return",
         FITTING + "test_gaussian_divergence_with_diagonal_covariances",
     ),
     Plant(

@@ -120,7 +120,8 @@ class _Bits(torch.autograd.Function):
         y, x = ctx.saved_tensors
         grad = grads[0][(..., *[None] * ctx.axes)]
         of_x = (grad * y).sum_to_size(x.shape) if ctx.needs_input_grad[1] else None
-        return (x - y.sigmoid()) * grad, of_x, None
+        of_y = x - y.sigmoid()
+        return of_y * grad if torch.is_grad_enabled() else of_y.mul_(grad), of_x, None
 
 
 def _same_space(q: Distribution, prior: Distribution) -> None:

@@ -43,7 +43,7 @@ class Bernoulli(nn.Module):
 
     def check(self, x: Float[Tensor, "..."]) -> None:
         """Raises ValueError where a value of x is neither 0 nor 1."""
-        if x.is_floating_point() and not (x * x).sub_(x).any():  # the quick way to say so: x² = x
+        if x.is_floating_point() and (x * x).sub_(x).abs_().sum() == 0:  # the quick way to say so: x² = x
             return
         outside = (x != 0) & (x != 1)
         if outside.any():

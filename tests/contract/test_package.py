@@ -9,6 +9,7 @@ import json
 import pkgutil
 import subprocess
 import sys
+import tempfile
 from functools import partial
 from pathlib import Path
 
@@ -23,7 +24,7 @@ import lecturecode
 from lecturecode import exercises, plot, rng
 from lecturecode.data import bars_and_stripes, digits
 from lecturecode.nn import conv_decoder, conv_encoder, linear, mlp
-from lecturecode.training import Batches, adam, fit
+from lecturecode.training import Batches, Best, Checkpoint, Ema, adam, fit, mean_score
 from lecturecode.vae import (
     VAE,
     Bernoulli,
@@ -180,6 +181,18 @@ def _linear() -> None:
     _ = model.gap(x), model.log_prob(x), LinearGaussianVAE(4, 2, rng.seeded(2)).loss(SampleMoments.of(x))
 
 
+def _save() -> None:
+    start = rng.seeded(2)
+    vae = _vae(Bernoulli())
+    ema, best = Ema(vae), Best(vae)
+    ema.update()
+    best.update(mean_score(lambda x: vae.elbo(x, 1, start).value, bars_and_stripes(2)))
+    with tempfile.TemporaryDirectory() as folder:
+        checkpoint = Checkpoint(model=vae, optimizer=adam(vae), ema=ema, best=best, rng=start)
+        checkpoint.save(Path(folder) / "a", 1)
+        checkpoint.load(Path(folder) / "a")
+
+
 P, Q = torch.tensor([0.25, 0.75]), torch.tensor([0.5, 0.5])
 NORMAL = torch.distributions.Normal(torch.zeros(2), torch.ones(2))
 WORK = {
@@ -199,6 +212,7 @@ WORK = {
     "digits": lambda: (digits("test").grey, digits("test").only(digits("test").labels == 3)),
     "bars_and_stripes": lambda: bars_and_stripes(3),
     "Batches, adam, fit": _train,
+    "Checkpoint, Ema, Best, mean_score": _save,
     "vae": lambda: [_vae(likelihood).sample(3, rng.seeded(1)) for likelihood in (Bernoulli(), Gaussian(0.5))],
     "reconstruct": lambda: _vae(Gaussian(0.5)).reconstruct(torch.rand(2, 4, generator=rng.seeded(1))),
     "elbo": lambda: _vae(Bernoulli()).elbo(bars_and_stripes(2), 3, rng.seeded(1)),
