@@ -257,7 +257,8 @@ def pytest(env: Environment, name: str, *arguments, cwd: Path | None = None, **e
     report = REPORTS / f"{name}.xml"
     remove(report)
     command = env.module("pytest", "-q", f"--junitxml={report}", *arguments)
-    run(command, f"the tests of {name} failed", cwd, **extra)
+    # Playwright's own Node needs a library (libatomic) that a bare machine lacks; the wheel's does not.
+    run(command, f"the tests of {name} failed", cwd, PLAYWRIGHT_NODEJS_PATH=str(env.node), **extra)
 
 
 def equations(env: Environment) -> None:
