@@ -2,9 +2,9 @@
 
     p(h) = N(0, 1),   p(x|h) = N(Wh + b, σ²),   q(h|x) = N(Vx + c, diag s²)
 
-With M = WᵀW + σ², an m×m matrix, r = x − b and μ* = M⁻¹Wᵀr,
-    p(x) = N(b, WWᵀ + σ²)     log p(x) = −½ [|r − Wμ*|²/σ² + |μ*|² + log det M + (n − m) log σ² + n log 2π]
-    p(h|x) = N(μ*, σ²M⁻¹)
+With Ω = WᵀW + σ², an m×m matrix, r = x − b and μ* = Ω⁻¹Wᵀr,
+    p(x) = N(b, WWᵀ + σ²)     log p(x) = −½ [|r − Wμ*|²/σ² + |μ*|² + log det Ω + (n − m) log σ² + n log 2π]
+    p(h|x) = N(μ*, σ²Ω⁻¹)
     ELBO(x) = −½ [(|r − Wμ|² + Σ_j s_j²|w_j|²)/σ² + n log 2πσ²] − ½ Σ_j [μ_j² + s_j² − 1 − log s_j²],   μ = Vx + c.
 Its maximum-likelihood fit is probabilistic PCA (Tipping & Bishop 1999). No n×n matrix is solved.
 """
@@ -109,7 +109,7 @@ class LinearGaussianVAE(nn.Module):
         return (2 * self.decoder.likelihood.log_sigma).exp()  # type: ignore[operator]
 
     def log_prob(self, x: Float[Tensor, "batch n"]) -> Float[Tensor, " batch"]:
-        """log p(x) = log N(x; b, WWᵀ + σ²), through the m×m matrix M. Source: Tipping & Bishop (1999), eq. 4.
+        """log p(x) = log N(x; b, WWᵀ + σ²), through the m×m matrix Ω. Source: Tipping & Bishop (1999), eq. 4.
 
         Raises: ValueError where x has another width, dtype or device than the model, or is empty.
         """
@@ -122,7 +122,7 @@ class LinearGaussianVAE(nn.Module):
         return -0.5 * (squares + logdet + self.n * math.log(2 * math.pi))
 
     def posterior(self, x: Float[Tensor, "batch n"]) -> MultivariateNormal:
-        """p(h|x) = N(M⁻¹Wᵀ(x − b), σ²M⁻¹). Raises: ValueError as `log_prob`."""
+        """p(h|x) = N(Ω⁻¹Wᵀ(x − b), σ²Ω⁻¹). Raises: ValueError as `log_prob`."""
         self._check(x)
         factor = self._factor()
         mean = torch.cholesky_solve(((x - self.bias) @ self.weight).mT, factor).mT
@@ -151,7 +151,7 @@ class LinearGaussianVAE(nn.Module):
 
     @torch.no_grad()
     def encode_best(self) -> None:
-        """Sets V = M⁻¹Wᵀ, c = −Vb and s_j² = σ²/M_jj: of all diagonal encoders, the one with the smallest gap."""
+        """Sets V = Ω⁻¹Wᵀ, c = −Vb and s_j² = σ²/Ω_jj: of all diagonal encoders, the one with the smallest gap."""
         affine, factor = self.encoder.net, self._factor()
         V = torch.cholesky_solve(self.weight.mT, factor)
         affine.mean.weight.copy_(V)  # type: ignore[union-attr, operator]
@@ -178,7 +178,7 @@ class LinearGaussianVAE(nn.Module):
         return -0.5 * (squares / self.variance + self.n * (self.variance.log() + math.log(2 * math.pi)))
 
     def _factor(self) -> Tensor:
-        """L with M = LLᵀ."""
+        """L with Ω = LLᵀ."""
         eye = torch.eye(self.m, dtype=self.weight.dtype, device=self.weight.device)
         return torch.linalg.cholesky(self.weight.mT @ self.weight + self.variance * eye)
 
