@@ -12,9 +12,10 @@ from typing import TYPE_CHECKING
 
 import torch
 from jaxtyping import Float
-from torch import Tensor
+from torch import Tensor, nn
 from torch.distributions import Bernoulli, Distribution, Independent, MultivariateNormal, Normal
 
+from .. import checks
 from ..divergence import kl
 
 if TYPE_CHECKING:
@@ -81,6 +82,22 @@ def iwae_loss(model: "VAE", x: Float[Tensor, "batch *n"], draws: int, rng: torch
     value = log_weights.detach().logsumexp(0) - math.log(draws)
     weighted = (share * log_weights).sum(0)
     return -(value + weighted - weighted.detach()).mean()
+
+
+def check_examples(model: nn.Module, x: Tensor, draws: int) -> None:
+    """The checks at the door of every bound: shape, draws, device, dtype, and values where reading them is free."""
+    if x.ndim < 2 or 0 in x.shape:
+        raise ValueError(f"x has shape {tuple(x.shape)}; pass at least one example, one row for each: (batch, n)")
+    if draws < 1:
+        raise ValueError(f"draws is {draws}; ask for at least one")
+    weight = next(model.parameters(), None)
+    if weight is not None:
+        checks.same_device(x=x, model=weight)
+        if x.dtype != weight.dtype:
+            raise ValueError(f"x is {x.dtype} and the model {weight.dtype}; pass x.to({weight.dtype})")
+    likelihood = getattr(model.decoder, "likelihood", None)
+    if likelihood is not None and checks.is_free(x):
+        likelihood.check(x)
 
 
 def kl_to_prior(q: Distribution, prior: Distribution, h: Float[Tensor, "draws batch m"]) -> Float[Tensor, "..."]:

@@ -20,9 +20,8 @@ from jaxtyping import Float
 from torch import Tensor, nn
 from torch.distributions import Distribution
 
-from .. import checks
 from ..rng import draw
-from .bounds import kl_to_prior, log_likelihood
+from .bounds import check_examples, kl_to_prior, log_likelihood
 
 __all__ = ["BottomUp", "HierarchicalElbo", "HierarchicalVAE", "LevelPosterior", "TopDown"]
 
@@ -154,16 +153,5 @@ class HierarchicalVAE(nn.Module):
         return [*(prior(h) for prior, (_, h) in zip(below, levels[1:], strict=True)), top()]
 
     def _walk(self, x: Tensor, draws: int, rng: torch.Generator) -> list[tuple[Distribution, Tensor]]:
-        if x.ndim < 2 or 0 in x.shape:
-            raise ValueError(f"x has shape {tuple(x.shape)}; pass at least one example, one row for each: (batch, n)")
-        if draws < 1:
-            raise ValueError(f"draws is {draws}; ask for at least one")
-        weight = next(self.parameters(), None)
-        if weight is not None:
-            checks.same_device(x=x, model=weight)
-            if x.dtype != weight.dtype:
-                raise ValueError(f"x is {x.dtype} and the model {weight.dtype}; pass x.to({weight.dtype})")
-        likelihood = getattr(self.decoder, "likelihood", None)
-        if likelihood is not None and checks.is_free(x):
-            likelihood.check(x)
+        check_examples(self, x, draws)
         return self.posterior(x, draws, rng)

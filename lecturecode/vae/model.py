@@ -13,9 +13,8 @@ import torch
 from jaxtyping import Float
 from torch import Tensor, distributions, nn
 
-from .. import checks
 from .. import rng as randomness
-from .bounds import Elbo, kl_to_prior, log_likelihood
+from .bounds import Elbo, check_examples, kl_to_prior, log_likelihood
 from .likelihoods import Likelihood
 
 __all__ = ["VAE", "Decoder", "Encoder", "StandardNormal"]
@@ -118,15 +117,7 @@ class VAE(nn.Module):
 
     def check(self, x: Tensor, draws: int) -> None:
         """The checks at the door. Values are read only where that stalls nothing; `Batches` reads them once."""
-        if x.ndim < 2 or 0 in x.shape:
-            raise ValueError(f"x has shape {tuple(x.shape)}; pass at least one example, one row for each: (batch, n)")
-        if draws < 1:
-            raise ValueError(f"draws is {draws}; ask for at least one")
-        weight = next(self.parameters(), None)
-        if weight is not None:
-            checks.same_device(x=x, model=weight)
-            if x.dtype != weight.dtype:
-                raise ValueError(f"x is {x.dtype} and the model {weight.dtype}; pass x.to({weight.dtype})")
+        check_examples(self, x, draws)
         net = self.encoder.net if isinstance(self.encoder, Encoder) else None
         first = next(iter(net), None) if isinstance(net, nn.Sequential) else net
         if isinstance(first, nn.Linear) and x.shape[-1] != first.in_features:
@@ -134,6 +125,3 @@ class VAE(nn.Module):
                 f"x has shape {tuple(x.shape)} and the encoder takes {first.in_features} numbers an example; "
                 "reshape x, or give the network that first width"
             )
-        likelihood = getattr(self.decoder, "likelihood", None)
-        if likelihood is not None and checks.is_free(x):
-            likelihood.check(x)

@@ -6,8 +6,7 @@ from importlib.resources import files
 
 import numpy as np
 import pytest
-
-from lecturecode import exercises
+from answers import assert_computed, assert_hints
 
 TABLE = tomllib.loads(files("lecturecode").joinpath("answers/hierarchies.toml").read_text(encoding="utf-8"))
 
@@ -54,19 +53,12 @@ def test_every_exercise_of_the_table_is_computed_here():
 
 @pytest.mark.parametrize("name", sorted(COMPUTED))
 def test_the_table_holds_what_is_computed(name):
-    answer, wrong = COMPUTED[name]
-    assert TABLE[name]["answer"] == pytest.approx(answer, rel=1e-6)
-    assert [entry["answer"] for entry in TABLE[name]["wrong"]] == pytest.approx(wrong, rel=1e-6)
+    assert_computed(TABLE[name], *COMPUTED[name])
 
 
 @pytest.mark.parametrize("name", sorted(COMPUTED))
 def test_the_right_answer_is_right_and_each_wrong_one_gets_its_hint(name, capsys):
-    answer, wrong = COMPUTED[name]
-    assert exercises.check(name, answer)
-    assert capsys.readouterr().out == "Right.\n"
-    for value, entry in zip(wrong, TABLE[name]["wrong"], strict=True):
-        assert not exercises.check(name, value)
-        assert capsys.readouterr().out == entry["hint"] + "\n"
+    assert_hints(name, TABLE[name], *COMPUTED[name], capsys=capsys)
 
 
 def test_solution_of_the_levels_the_small_shift():

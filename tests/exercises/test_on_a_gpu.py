@@ -6,8 +6,7 @@ from importlib.resources import files
 
 import pytest
 import torch
-
-from lecturecode import exercises
+from answers import assert_computed, assert_hints
 
 TABLE = tomllib.loads(files("lecturecode").joinpath("answers/on_a_gpu.toml").read_text(encoding="utf-8"))
 
@@ -38,19 +37,12 @@ def test_every_exercise_of_the_table_is_computed_here():
 
 @pytest.mark.parametrize("name", sorted(COMPUTED))
 def test_the_table_holds_what_is_computed(name):
-    answer, wrong = COMPUTED[name]
-    assert TABLE[name]["answer"] == pytest.approx(answer, rel=1e-9)
-    assert [entry["answer"] for entry in TABLE[name]["wrong"]] == pytest.approx(wrong, rel=1e-9)
+    assert_computed(TABLE[name], *COMPUTED[name], rel=1e-9)
 
 
 @pytest.mark.parametrize("name", sorted(COMPUTED))
 def test_the_right_answer_is_right_and_each_wrong_one_gets_its_hint(name, capsys):
-    answer, wrong = COMPUTED[name]
-    assert exercises.check(name, answer)
-    assert capsys.readouterr().out == "Right.\n"
-    for value, entry in zip(wrong, TABLE[name]["wrong"], strict=True):
-        assert not exercises.check(name, value)
-        assert capsys.readouterr().out == entry["hint"] + "\n"
+    assert_hints(name, TABLE[name], *COMPUTED[name], capsys=capsys)
 
 
 def test_solution_of_the_parts_the_joint_mean_and_the_weights():
