@@ -173,7 +173,10 @@ def ordered(app) -> list[tuple[str, list[str]]]:
     for label, (document, _) in app.env.get_domain("math").equations.items():
         found.setdefault(document, []).append(label)
     order = {document: place for place, document in enumerate(reading_order(app.env))}
-    rank = lambda label: [int(part) if part.isdigit() else 0 for part in number_of(app, label).split(".")]  # noqa: E731
+
+    def rank(label: str) -> list[int]:
+        return [int(part) if part.isdigit() else 0 for part in number_of(app, label).split(".")]
+
     return [
         (document, sorted(found[document], key=rank)) for document in sorted(found, key=lambda d: order.get(d, 10**6))
     ]
