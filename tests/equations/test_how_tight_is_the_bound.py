@@ -4,6 +4,7 @@ The linear model is held against n×n Gaussian densities of SciPy and against Ga
 quadratics); optima against stationarity of a loss written out anew; the many-draw bound against two-dimensional sums.
 """
 
+import functools
 import itertools
 import math
 from typing import Any
@@ -12,10 +13,10 @@ import numpy as np
 import scipy.stats
 import torch
 from harness import assert_at_most, assert_close, equation
-from torch.distributions import MultivariateNormal, kl_divergence
+from torch.distributions import Independent, MultivariateNormal, Normal, kl_divergence
 
 from lecturecode import seeded
-from lecturecode.vae import LatentTable, LinearGaussianVAE, SampleMoments
+from lecturecode.vae import VAE, LatentTable, LinearGaussianVAE, SampleMoments, iwae, iwae_loss
 
 f64 = torch.float64
 SPECTRUM = np.array([5.0, 3.0, 1.0, 0.6, 0.4, 0.1])
@@ -280,6 +281,156 @@ def test_the_variance_of_the_weights():
     assert_close((4 * first[1] - first[0]) / 3, chi / 2, tol=1e-8)  # the next order, and rounding times K
 
 
+class Given(VAE):
+    """The linear model with one unit and given noise; each row has its own mean and log s, hence its own gradient."""
+
+    def __init__(self, model, mean, s, noise):
+        encoder: Any = torch.nn.Module()
+        rows = torch.ones(noise.shape[1], 1, dtype=f64)
+        encoder.mean = torch.nn.Parameter(mean * rows)
+        encoder.log_s = torch.nn.Parameter(math.log(s) * rows)
+        encoder.forward = lambda x: Independent(Normal(encoder.mean, encoder.log_s.exp()), 1)
+        super().__init__(encoder, model.decoder, model.prior)
+        self.noise = torch.from_numpy(noise)[..., None]
+
+    def draw(self, distribution, count, rng):
+        return distribution.mean + distribution.stddev * self.noise
+
+    def slopes(self, bound):
+        """The gradient of the sum of the rows' bounds, one column for each row."""
+        return torch.stack(torch.autograd.grad(bound, list(self.encoder.parameters())))[..., 0]
+
+
+def weights_and_slopes(model, x, mean, s, noise):
+    """log w, and b and the score for (mean, log s), each written out: arrays of draws by rows."""
+    W, b, variance, *_ = arrays(model)
+    h = mean + s * noise
+    residual = x - h[..., None] * W[:, 0] - b
+    log = log_normal(x, h[..., None] * W[:, 0] + b, variance) + log_normal(h[..., None], 0.0, 1.0)
+    log = log - log_normal(h[..., None], mean, s**2)
+    slope = residual @ W[:, 0] / variance - h + noise / s
+    return log, slope * np.stack([np.ones_like(h), s * noise]), np.stack([noise / s, noise**2 - 1])
+
+
+def shares(log):
+    return np.exp(log - np.logaddexp.reduce(log, 0))
+
+
+GIVEN = ((0.4, 0.5), (-0.3, 0.9))
+
+
+@equation("tight-iwae-gradient")
+def test_the_gradient_of_a_logarithm_of_a_mean():
+    """The library's bound, differentiated draw by draw, against the shares and the slopes written out."""
+    model, x = random_model(n=3, m=1), points(3)[0].numpy()
+    noise = np.random.default_rng(4).normal(size=(4, 7))
+    for mean, s in GIVEN:
+        log, slope, score = weights_and_slopes(model, x, mean, s, noise)
+        given = Given(model, mean, s, noise)
+        found = given.slopes(iwae(given, torch.from_numpy(x).expand(7, 3), 4, seeded(0)).sum())
+        assert_close(found, (shares(log) * (slope - score)).sum(1), tol=1e-11)
+
+
+def all_pairs(step=0.1, end=10.0):
+    """Every pair of nodes as two draws, and the pair's weight."""
+    e, w = trapezoid_normal(step, end)
+    first, second = np.meshgrid(e, e)
+    return np.stack([first.ravel(), second.ravel()]), np.outer(w, w).ravel()
+
+
+@equation("tight-score-again")
+def test_the_score_reparametrised_again():
+    """Both means for two draws, by two-dimensional sums, for the mean and for log s."""
+    model, x = random_model(n=3, m=1), points(3)[0].numpy()
+    noise, weight = all_pairs()
+    for mean, s in GIVEN:
+        log, slope, score = weights_and_slopes(model, x, mean, s, noise)
+        share = shares(log)
+        assert_close((share * score).sum(1) @ weight, ((share - share**2) * slope).sum(1) @ weight, tol=1e-11)
+
+
+@equation("tight-doubly")
+def test_the_doubly_reparametrised_gradient():
+    """The library's, draw by draw, against Σ ŵ²b; its mean for two draws against differences of the exact bound."""
+    model, x = random_model(n=3, m=1), points(3)[0].numpy()
+    some = np.random.default_rng(4).normal(size=(4, 7))
+    noise, weight = all_pairs()
+    posterior = model.posterior(torch.from_numpy(x)[None])
+    centre, tau = posterior.mean.item(), posterior.variance.sqrt().item()
+    for mean, s in GIVEN:
+        log, slope, _ = weights_and_slopes(model, x, mean, s, some)
+        given = Given(model, mean, s, some)
+        found = given.slopes(-7 * iwae_loss(given, torch.from_numpy(x).expand(7, 3), 4, seeded(0)))
+        assert_close(found, (shares(log) ** 2 * slope).sum(1), tol=1e-11)
+        log, slope, _ = weights_and_slopes(model, x, mean, s, noise)
+        average = (shares(log) ** 2 * slope).sum(1) @ weight
+        d = 1e-3  # fourth-order differences: an error of d⁴ times the fifth derivative, over 30
+        by_mean, by_log_s = (
+            [frullani(mean + k * d * first, s * math.exp(k * d * (1 - first)), centre, tau, 2) for k in (-2, -1, 1, 2)]
+            for first in (1, 0)
+        )
+        slopes = [(8 * (v[2] - v[1]) - (v[3] - v[0])) / (12 * d) for v in (by_mean, by_log_s)]
+        assert_close(average, slopes, tol=1e-8)
+
+
+def of_one_draw(delta, s, step=0.05):
+    """For a posterior N(0, 1) and q = N(δ, s²): weights of the nodes, ρ, a and b for the gradient in δ."""
+    e, w = trapezoid_normal(step, 14.0)
+    h = delta + s * e
+    return w, np.exp(log_ratio(e, delta, s, 0.0, 1.0)), -h, -h + e / s
+
+
+@functools.cache
+def share_moments(delta, s, n, K):
+    """Mean and second moment of Σ v/(Σ ρ)ⁿ by the integrals over t, with v = ρa for n = 1 and ρ²b for n = 2."""
+    w, rho, a, b = of_one_draw(delta, s)
+    u = np.arange(-45, 45, 0.05)
+    damped, v = np.exp(-np.exp(u)[:, None] * rho) * w, (rho * a, rho**2 * b)[n - 1]
+    psi, first, second = damped.sum(1), damped @ v, damped @ v**2
+    mean = K / math.gamma(n) * (0.05 * np.exp(n * u) * first * psi ** (K - 1)).sum()
+    both = second * psi ** (K - 1) + (K - 1) * first**2 * psi ** (K - 2)
+    return mean, K / math.gamma(2 * n) * (0.05 * np.exp(2 * n * u) * both).sum()
+
+
+@equation("tight-share-moments")
+def test_the_moments_of_a_ratio_of_sums():
+    """One-dimensional integrals against sums over all pairs and all triples of nodes."""
+    for delta, s in ((0.5, 1.2), (-0.3, 1.0)):
+        for K, step in ((2, 0.1), (3, 0.25)):
+            w, rho, a, b = of_one_draw(delta, s, step)
+            axes = [v.reshape([-1 if k == i else 1 for k in range(K)]) for i in range(K) for v in (rho, rho * a)]
+            double = [v.reshape([-1 if k == i else 1 for k in range(K)]) for i in range(K) for v in (rho**2 * b,)]
+            weight = math.prod(w.reshape([-1 if k == i else 1 for k in range(K)]) for i in range(K))
+            total = sum(axes[::2])
+            for n, sums in ((1, sum(axes[1::2])), (2, sum(double))):
+                ratio = sums / total**n
+                found = [(weight * ratio).sum(), (weight * ratio**2).sum()]
+                assert_close(share_moments(delta, s, n, K), found, tol=1e-9)
+
+
+@equation("tight-signal")
+def test_signal_and_noise_for_many_draws():
+    """K times the mean and the variance, and K³ times the other variance, extrapolated in 1/K from the exact values;
+    1e-8 for the rounding of second moment less squared mean, times K³."""
+    counts = (32, 64, 128, 256, 512)
+    for delta, s in ((0.1, 1.05), (0.2, 1.1), (0.3, 1.0)):
+        w, rho, a, b = of_one_draw(delta, s)
+        m = w @ (rho**2 * b)
+        spread = rho**2 * b - 2 * m * rho
+        ordinary, doubly = ([share_moments(delta, s, n, K) for K in counts] for n in (1, 2))
+        rows = [
+            [K * mean for K, (mean, _) in zip(counts, ordinary, strict=True)],
+            [K * mean for K, (mean, _) in zip(counts, doubly, strict=True)],
+            [K * (square - mean**2) for K, (mean, square) in zip(counts, ordinary, strict=True)],
+            [K**3 * (square - mean**2) for K, (mean, square) in zip(counts, doubly, strict=True)],
+        ]
+        wanted = [m, m, w @ (rho * a) ** 2, w @ spread**2 - (w @ spread) ** 2]
+        for row, limit in zip(rows, wanted, strict=True):
+            for order in range(1, len(counts)):
+                row = [(2**order * y - x) / (2**order - 1) for x, y in itertools.pairwise(row)]
+            assert_close(row[0], limit, tol=1e-8)
+
+
 @equation("tight-amortisation")
 def test_the_two_gaps():
     """log p less the bound for q, against the divergence of the best diagonal q and the difference of two bounds."""
@@ -536,6 +687,24 @@ def test_solution_of_the_draws():
     assert_close([round(float(chi), 4), round(float(chi) / 2e-3, 2)], [0.1547, 77.35])
     assert_close(-frullani(0.0, math.sqrt(2), 0.0, 1.0, 1), 0.5 * (1 - math.log(2)), tol=1e-9)
     assert_close(round(0.5 * (1 - math.log(2)), 4), 0.1534)
+
+
+@equation("tight-signal-by-hand")
+def test_solution_of_the_signal():
+    """The closed forms for equal widths against sums over ε, and the two numbers."""
+    for delta in (0.4, 1.0):
+        w, rho, a, b = of_one_draw(delta, 1.0)
+        m = w @ (rho**2 * b)
+        spread = rho**2 * b - 2 * m * rho
+        noise = w @ spread**2 - (w @ spread) ** 2
+        square = delta**2
+        assert_close(m, -delta * math.exp(square))
+        assert_close(w @ (rho * a) ** 2, (1 + square) * math.exp(square), tol=1e-11)
+        powers = math.exp(6 * square) - 4 * math.exp(4 * square) + 4 * math.exp(3 * square) - math.exp(2 * square)
+        assert_close(noise, square * powers, tol=1e-11)
+    assert_close(abs(m) / math.sqrt(w @ (rho * a) ** 2 * 50 * math.e), 0.1)
+    assert_close([round(noise, 1), round(50 * math.e, 1)], [258.0, 135.9])
+    assert_close(round(abs(m) * math.sqrt(50 * math.e / noise), 2), 1.97)
 
 
 @equation("tight-blind-by-hand")

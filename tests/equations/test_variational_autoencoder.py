@@ -8,7 +8,7 @@ import itertools
 import math
 import re
 from pathlib import Path
-from typing import cast
+from typing import Any, cast
 
 import numpy as np
 import scipy.integrate
@@ -16,9 +16,10 @@ import torch
 from harness import assert_at_most, assert_close, equation
 from torch import nn
 from torch.distributions import Independent, MultivariateNormal, Normal, kl_divergence
+from torch.nn import functional as F
 
 from lecturecode import kl, seeded
-from lecturecode.nn import mlp
+from lecturecode.nn import conv_decoder, conv_encoder, linear, mlp
 from lecturecode.vae import VAE, Bernoulli, Decoder, Encoder, Gaussian, StandardNormal, iwae
 
 f64 = torch.float64
@@ -432,6 +433,92 @@ def test_bound_rises_with_the_number_of_draws():
         code = normal_density(h, mean, np.exp(0.5 * log_variance)).prod()
         ratios.append(likelihood * normal_density(h).prod() / code)
     assert_close(found, math.log(np.mean(ratios)))
+
+
+def layer_of(net, kind) -> nn.Module:
+    """The one convolution in a package's network, with weights that nobody rounded."""
+    (layer,) = (part for part in net if isinstance(part, kind))
+    return layer
+
+
+def down_by_hand(x, w, beta):
+    """Six loops: x (A, s, s), w (B, A, 4, 4)."""
+    side = x.shape[-1]
+    out = np.zeros((len(w), side // 2, side // 2))
+    for c, i, j in itertools.product(range(len(w)), range(side // 2), range(side // 2)):
+        out[c, i, j] = beta[c]
+        for a, k, m in itertools.product(range(len(x)), range(4), range(4)):
+            r, s = 2 * i + k - 1, 2 * j + m - 1
+            if 0 <= r < side and 0 <= s < side:
+                out[c, i, j] += w[c, a, k, m] * x[a, r, s]
+    return out
+
+
+def encoder_layer(A=1, B=3, side=6):
+    """The package's convolution from A maps to B: its first where A is one, else its second."""
+    net = conv_encoder(side if A == 1 else 2 * side, [B] if A == 1 else [A, B], 1, seeded(3), dtype=f64)
+    layer = [part for part in net if isinstance(part, nn.Conv2d)][-1]
+    images = torch.randn(A, side, side, generator=seeded(4), dtype=f64)
+    return layer, images, layer.weight.detach().numpy(), cast(torch.Tensor, layer.bias).detach().numpy()
+
+
+@equation("vae-convolution")
+def test_a_convolution_is_a_sum_over_a_window():
+    """The package's layers, from one map and from two, against six loops."""
+    for A in (1, 2):
+        layer, images, w, beta = encoder_layer(A)
+        assert_close(layer(images[None])[0], down_by_hand(images.numpy(), w, beta))
+
+
+@equation("vae-convolution-count")
+def test_a_convolution_has_few_numbers():
+    """Counted in the package's layers and in the dense layer of the same shapes."""
+    for A, B, side in ((1, 3, 6), (2, 3, 6), (1, 16, 28)):
+        layer, *_ = encoder_layer(A, B, side)
+        assert_close(float(sum(p.numel() for p in layer.parameters())), 16.0 * A * B + B)
+        shared = nn.Linear(A * side**2, B * side**2 // 4, device="meta")
+        assert_close(float(sum(p.numel() for p in shared.parameters())), (A * side**2 + 1) * B * side**2 / 4)
+    assert_close([16.0 * 16 + 16, (784.0 + 1) * 16 * 784 / 4], [272.0, 2461760.0])
+
+
+@equation("vae-convolution-shift")
+def test_a_moved_image_has_moved_maps():
+    layer, images, *_ = encoder_layer(2)
+    images[:, -2:] = 0  # no ink leaves the frame
+    moved = torch.zeros_like(images)
+    moved[:, 2:] = images[:, :-2]
+    assert_close(layer(moved[None])[0, :, 1:], layer(images[None])[0, :, :-1])
+
+
+@equation("vae-convolution-adjoint")
+def test_the_transposed_convolution_is_the_adjoint():
+    """The sum over whole indices, the package's layer, the two scalar products; the start, ±1/√(4·3) for three maps."""
+    net = conv_decoder(2, [3], 8, seeded(5), maps=2, dtype=f64)
+    layer: Any = layer_of(net, nn.ConvTranspose2d)
+    w, small = layer.weight.detach().numpy(), np.random.default_rng(6).normal(size=(3, 4, 4))
+    up = np.zeros((2, 8, 8))
+    for a, r, s, k, m in itertools.product(range(2), range(8), range(8), range(4), range(4)):
+        i, j = r + 1 - k, s + 1 - m
+        if i % 2 == j % 2 == 0 and 0 <= i < 8 and 0 <= j < 8:
+            up[a, r, s] += w[:, a, k, m] @ small[:, i // 2, j // 2]
+    assert_close(layer(torch.from_numpy(small)[None])[0] - layer.bias[:, None, None], up)
+    large = np.random.default_rng(7).normal(size=(2, 8, 8))
+    assert_close((small * down_by_hand(large, w, np.zeros(3))).sum(), (up * large).sum())
+    first = linear(2, 3 * 16, again := seeded(5), f64)
+    assert_close(layer.weight, (2 * torch.rand(3, 2, 4, 4, generator=again, dtype=f64) - 1) / math.sqrt(4 * 3))
+    assert_close(net[0].weight, first.weight)
+
+
+@equation("vae-checkerboard")
+def test_how_many_weights_reach_a_pixel():
+    """Images of ones through kernels of ones, at all inner pixels, against products of the counts along the axes."""
+    for width, pattern in ((4, (2, 2)), (3, (1, 2))):
+        counts = [sum((r + 1 - k) % 2 == 0 for k in range(width)) for r in range(10)]
+        assert_close(counts, pattern * 5)
+        kernel = torch.ones(1, 1, width, width, dtype=f64)
+        reach = F.conv_transpose2d(torch.ones(1, 1, 5, 5, dtype=f64), kernel, stride=2, padding=1)[0, 0]
+        inner = slice(1, 8)
+        assert_close(reach[inner, inner], np.outer(counts, counts)[inner, inner])
 
 
 @equation("vae-grey-mass")

@@ -40,12 +40,25 @@ def blind_gap(slope, variance=1 / 3):
     return mean_elbo([1 / 3, 1 / 3], 1 / 3) - mean_elbo([slope, 0], variance)
 
 
+def draws_for_a_tenth(delta, step=0.001):
+    """K at which the leading ratio m/√(E[ρ²a²] K) is a tenth, by sums, for equal widths."""
+    e = np.arange(-30, 30, step)
+    weight = np.exp(-(e**2) / 2) * step / math.sqrt(2 * math.pi)
+    rho = np.exp(-delta * e - delta**2 / 2)
+    signal, noise = weight @ (rho**2 * delta), weight @ (rho * (delta + e)) ** 2
+    return float(100 * signal**2 / noise)
+
+
 COMPUTED = {
     "tight-units": (rate(1.0), [rate(0.5), 2 * rate(1.0), 0.5 * np.log(SPECTRUM[:5]).sum()]),
     "tight-noise": (SPECTRUM[2:].mean(), [SPECTRUM[2:].sum() / 6, SPECTRUM[2:].sum(), SPECTRUM.mean()]),
     "tight-draws": (
         variance_of_weights(2) / 2e-3,
         [variance_of_weights(2) / 1e-3, (variance_of_weights(2) + 1) / 2e-3, variance_of_weights(4) / 2e-3],
+    ),
+    "tight-signal": (
+        draws_for_a_tenth(1.0),
+        [math.sqrt(draws_for_a_tenth(1.0) * 100) / 10, 2 * draws_for_a_tenth(1.0), draws_for_a_tenth(1.0) / math.e],
     ),
     "tight-blind": (
         blind_gap(0.5),
@@ -82,6 +95,13 @@ def test_solution_of_the_noise_by_the_fit():
 def test_solution_of_the_draws_what_one_draw_leaves():
     gap = 0.5 * (2 - 1 - math.log(2))
     assert [gap, variance_of_weights(2) / 2] == pytest.approx([0.1534, 0.0774], abs=5e-5)
+
+
+def test_solution_of_the_signal_in_closed_form():
+    assert draws_for_a_tenth(1.0) == pytest.approx(50 * math.e, rel=1e-10)
+    e = math.exp
+    assert e(6) - 4 * e(4) + 4 * e(3) - e(2) == pytest.approx(258.0, abs=0.05)
+    assert e(1) * math.sqrt(50 * e(1) / (e(6) - 4 * e(4) + 4 * e(3) - e(2))) == pytest.approx(1.97, abs=0.005)
 
 
 def test_solution_of_the_blind_encoder_is_the_best_one():

@@ -5,14 +5,17 @@
 import errno
 import importlib.util
 import io
+import itertools
 import json
 import os
 import pickle
 import random
+import signal
 import subprocess
 import sys
 import tempfile
 import time
+from collections import Counter
 from pathlib import Path
 
 import pytest
@@ -351,20 +354,57 @@ def test_drafts_of_the_dead_are_removed_and_those_of_the_living_are_not(saved):
 # --- kills -----------------------------------------------------------------------------------------------------------
 
 
-def _killed_until(path: Path, kills: int, seed: int) -> int:
-    """Starts the run, ends it by SIGKILL at a random moment, and again, `kills` times; how many died in mid-save."""
-    rng, in_a_save = random.Random(seed), 0
-    for _ in range(kills):
-        run = subprocess.Popen([sys.executable, SCRIPT, path, "1000000"], stdout=subprocess.PIPE, text=True)
-        assert run.stdout.readline() == "ready\n"
-        time.sleep(rng.uniform(0, 0.08))
+POINTS = run_to_kill.POINTS
+posix = pytest.mark.skipif(os.name != "posix", reason="signals and locks as on POSIX")
+
+
+def _start(path: Path) -> subprocess.Popen:
+    pipes = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE, "text": True}
+    return subprocess.Popen([sys.executable, SCRIPT, path], **pipes)
+
+
+def _kill_in_saves(path: Path, plan: list[str], seed: int) -> Counter[str]:
+    """Starts the run, ends it by SIGKILL inside a save, and again; how many ended after which of POINTS.
+
+    `plan` names a point for each: the run waits there. "free" lets it run from the first point on, and the signal comes
+    at a random moment; it waits only at the last point, so that this moment too lies inside the save.
+    """
+    rng, counts, stands = random.Random(seed), Counter(), 0
+    following = _start(path)
+    for number, at in enumerate(plan, 1):
+        run, following = following, _start(path) if number < len(plan) else None  # imports while this one runs
+        drafts, save = set(path.parent.glob(".*.draft")), rng.randint(1, 3)
+        order = {"save": save, "at": POINTS[-1] if at == "free" else at, "share": rng.random()}
+        run.stdin.write(json.dumps(order) + "\n")
+        run.stdin.flush()
+        said = [run.stdout.readline().strip()]
+        while said[-1] != at and at != "free":
+            said.append(run.stdout.readline().strip())
+            assert said[-1] in POINTS, "the run did not come to its save"
+        if at == "free":
+            time.sleep(rng.uniform(0, 0.004))
         run.kill()
-        run.wait()
+        said += run.stdout.read().split()
+        assert run.wait() == -signal.SIGKILL
+        run.stdin.close()
         run.stdout.close()
-        in_a_save += any(path.parent.glob(".*.draft"))
-        if path.exists():
+
+        assert said == list(POINTS[: len(said)]), "it had left the save"
+        assert at in ("free", said[-1])
+        counts[said[-1]] += 1
+        stands += save - 1
+        facts = Checkpoint().load(path) if path.exists() else {"step": 0}
+        if said[-1] != "renaming" or at != "free":
+            assert facts["step"] == stands + ("renamed" in said)
+        stands = facts["step"]
+        if stands:
             _same_as_uninterrupted(path)
-    return in_a_save
+        left = [draft for draft in path.parent.glob(".*.draft") if draft not in drafts]
+        if at != "free":
+            assert len(left) == (said[-1] in POINTS[2:7])
+        if at == "writing":
+            assert path.exists() <= (0 < left[0].stat().st_size < path.stat().st_size)
+    return counts
 
 
 REFERENCE: dict[int, torch.Tensor] = {}
@@ -374,30 +414,21 @@ def _same_as_uninterrupted(path: Path) -> None:
     """The save loads, and its weights are those of a run without any kill at that step, bit for bit."""
     made = run_to_kill.parts(1_000_000)
     step = Checkpoint(**made).load(path)["step"]
-    while len(REFERENCE) < step:
-        _extend(step)
-    got = torch.cat([*(p.detach().flatten() for p in made["model"].parameters()), *made["ema"].average])
-    assert torch.equal(got, REFERENCE[step])
+    _extend(step)
+    assert torch.equal(run_to_kill.weights(made), REFERENCE[step])
+    for later in itertools.islice(run_to_kill.trained(made, step), 2):  # and so is what is made of it
+        _extend(later.number)
+        assert torch.equal(run_to_kill.weights(made), REFERENCE[later.number])
 
 
 def _extend(until: int) -> None:
-    if not hasattr(_extend, "run"):
-        made = run_to_kill.parts(1_000_000)
-
-        def steps():
-            loss = run_to_kill.partial(made["model"].loss, rng=made["rng"])
-            for step in fit(loss, made["batches"], made["optimizer"]):
-                made["ema"].update()
-                yield (
-                    step.number,
-                    torch.cat([*(p.detach().flatten() for p in made["model"].parameters()), *made["ema"].average]),
-                )
-
-        _extend.run = steps()
-    for number, weights in _extend.run:
-        REFERENCE[number] = weights
-        if number >= until:
-            return
+    """One run without a kill, taken as far as it is needed."""
+    if not hasattr(_extend, "steps"):
+        _extend.made = run_to_kill.parts(1_000_000)
+        _extend.steps = run_to_kill.trained(_extend.made)
+    while len(REFERENCE) < until:
+        number = next(_extend.steps).number
+        REFERENCE[number] = run_to_kill.weights(_extend.made)
 
 
 @pytest.fixture
@@ -408,17 +439,22 @@ def one_thread():
     torch.set_num_threads(before)
 
 
-def test_killed_at_random_moments(tmp_path, one_thread):
-    _killed_until(tmp_path / "run", kills=4, seed=1)
-    _same_as_uninterrupted(tmp_path / "run")
-    assert len(REFERENCE) > 4
+@posix
+def test_killed_at_each_point_of_a_save(tmp_path, one_thread):
+    """One kill at each point, the last points first, so that there is a save to lose."""
+    assert _kill_in_saves(tmp_path / "run", [*POINTS[::-1]], seed=1) == dict.fromkeys(POINTS, 1)
 
 
+@posix
 @pytest.mark.verify
-def test_killed_a_hundred_times(tmp_path, one_thread):
-    in_a_save = _killed_until(tmp_path / "run", kills=100, seed=2)
-    _same_as_uninterrupted(tmp_path / "run")
-    assert in_a_save >= 20, "too few of the kills fell into a save"
+def test_killed_a_hundred_times_inside_a_save(tmp_path, one_thread):
+    """100 of 100: eight at each of the nine points, in random order, and 28 at random moments between them."""
+    plan = [*POINTS * 8, *["free"] * 28]
+    random.Random(3).shuffle(plan)
+    counts = _kill_in_saves(tmp_path / "run", plan, seed=2)
+    print("kills after each point:", dict(counts))
+    assert counts.total() == len(plan) == 100
+    assert min(counts[point] for point in POINTS) >= 8
 
 
 def test_the_file_says_what_it_is(saved):
