@@ -10,7 +10,12 @@ ENTROPY = "tests/equations/test_entropy_and_divergence.py::"
 FITTING = "tests/equations/test_fitting_models.py::"
 ELBO = "tests/equations/test_latent_variables_and_the_elbo.py::"
 VAE = "tests/equations/test_variational_autoencoder.py::"
+TIGHT = "tests/equations/test_how_tight_is_the_bound.py::"
 HIERARCHIES = "tests/equations/test_hierarchies.py::"
+EXACT = "tests/equations/test_exact.py::"
+ENUMERATION = "tests/equations/test_enumeration.py::"
+MEAN_FIELD = "tests/equations/test_mean_field.py::"
+LEARNING = "tests/equations/test_learning.py::"
 
 
 @dataclass(frozen=True)
@@ -156,6 +161,28 @@ PLANTS = (
         VAE + "test_bound_rises_with_the_number_of_draws",
     ),
     Plant(
+        "iwae_loss: the sign of the score's slope",
+        "lecturecode/vae/bounds.py",
+        "log_q.detach() + (slope * (h - h.detach()))",
+        "log_q.detach() - (slope * (h - h.detach()))",
+        TIGHT + "test_the_doubly_reparametrised_gradient",
+        fast=True,
+    ),
+    Plant(
+        "iwae_loss: shares for squared shares",
+        "lecturecode/vae/bounds.py",
+        "lambda grad: grad * share.reshape(",
+        "lambda grad: grad * torch.ones_like(share).reshape(",
+        TIGHT + "test_the_doubly_reparametrised_gradient",
+    ),
+    Plant(
+        "transposed convolution: a start that counts weights which do not reach a pixel",
+        "lecturecode/nn/conv.py",
+        "_start(layer, 4 * a, rng)",
+        "_start(layer, 16 * a, rng)",
+        VAE + "test_the_transposed_convolution_is_the_adjoint",
+    ),
+    Plant(
         "loss: the sign of the reconstruction",
         "lecturecode/vae/model.py",
         "(kl_weight * bound.kl - bound.reconstruction)",
@@ -240,5 +267,128 @@ PLANTS = (
         "one_hot(y.long(), self.classes)",
         "one_hot((y.long() + 1) % self.classes, self.classes)",
         HIERARCHIES + "test_the_conditional_bound",
+    ),
+    Plant(
+        "alphabets: the sign of the couplings in the bias of a bit",
+        "lecturecode/boltzmann/parameters.py",
+        "2 * (biases - row), row.sum() / 2 - biases.sum()",
+        "2 * (biases + row), row.sum() / 2 - biases.sum()",
+        EXACT + "test_spins_and_bits_have_the_same_energies",
+        fast=True,
+    ),
+    Plant(
+        "alphabets: half of the constant",
+        "lecturecode/boltzmann/parameters.py",
+        "row.sum() / 2 - biases.sum()",
+        "row.sum() / 4 - biases.sum()",
+        EXACT + "test_spins_and_bits_have_the_same_energies",
+    ),
+    Plant(
+        "conditional: bits' factor for spins",
+        "lecturecode/boltzmann/machine.py",
+        "torch.sigmoid((upper - lower) * self.field(s))",
+        "torch.sigmoid(self.field(s))",
+        EXACT + "test_one_unit_given_all_others",
+    ),
+    Plant(
+        "thermodynamics: the sign of the energy in the entropy",
+        "lecturecode/boltzmann/machine.py",
+        "return free_energy, energy, log_z - mean, variance",
+        "return free_energy, energy, log_z + mean, variance",
+        EXACT + "test_free_energy_is_energy_less_entropy",
+    ),
+    Plant(
+        "likelihood: the sign of log Z",
+        "lecturecode/boltzmann/machine.py",
+        "return -self.free_energy(x) - self.log_partition()",
+        "return -self.free_energy(x) + self.log_partition()",
+        EXACT + "test_the_gradient_has_n_times_the_model_term",
+    ),
+    Plant(
+        "clamp: the sign of what a held unit does",
+        "lecturecode/boltzmann/machine.py",
+        "fields = self.biases[rest] + couplings[rest][:, units] @ held",
+        "fields = self.biases[rest] - couplings[rest][:, units] @ held",
+        ENUMERATION + "test_a_clamped_unit_is_a_bias_of_the_others",
+    ),
+    Plant(
+        "three groups: the scale of a row left out",
+        "lecturecode/boltzmann/leaf_sums.py",
+        "yield block.log_scale + block.over_b(m)",
+        "yield 0 * block.log_scale + block.over_b(m)",
+        ENUMERATION + "test_z_is_a_matrix_product",
+        fast=True,
+    ),
+    Plant(
+        "three groups: W not transposed in the table of A and C",
+        "lecturecode/boltzmann/leaf_sums.py",
+        "torch.mm(y, w.mT, out=q)",
+        "torch.mm(y, w, out=q)",
+        ENUMERATION + "test_moments_from_three_products",
+    ),
+    Plant(
+        "lattice: the sign of a bond between blocks",
+        "lecturecode/boltzmann/lattice.py",
+        "[[1.0, -1.0], [-1.0, 1.0]]",
+        "[[-1.0, 1.0], [1.0, -1.0]]",
+        MEAN_FIELD + "test_means_are_derivatives_of_the_lattice_sum",
+        fast=True,
+    ),
+    Plant(
+        "lattice: the sign of the scale of a row",
+        "lecturecode/boltzmann/lattice.py",
+        "self.scale = self.scale + largest",
+        "self.scale = self.scale - largest",
+        MEAN_FIELD + "test_the_infinite_magnet",
+    ),
+    Plant(
+        "ising: a bond stored once",
+        "lecturecode/boltzmann/ising.py",
+        "couplings + couplings.mT",
+        "(couplings + couplings.mT) / 2",
+        MEAN_FIELD + "test_where_mean_field_orders",
+    ),
+    Plant(
+        "ais: the sign of the work",
+        "lecturecode/markov/ais.py",
+        "_energies(energy, x, grid[k - 1]) - _energies(energy, x, grid[k])",
+        "_energies(energy, x, grid[k]) - _energies(energy, x, grid[k - 1])",
+        LEARNING + "test_the_mean_weight_is_the_ratio",
+        fast=True,
+    ),
+    Plant(
+        "ais: a kernel for the temperature after",
+        "lecturecode/markov/ais.py",
+        "_moved(kernel(grid[k]), x, rng)",
+        "_moved(kernel(grid[k - 1]), x, rng)",
+        LEARNING + "test_the_weight_of_a_path",
+    ),
+    Plant(
+        "restricted: the sign of the visible biases in F",
+        "lecturecode/boltzmann/restricted.py",
+        "return -(x * self.visible_bias).sum(-1) - torch.logaddexp(",
+        "return (x * self.visible_bias).sum(-1) - torch.logaddexp(",
+        LEARNING + "test_free_energy",
+    ),
+    Plant(
+        "restricted: half the distance between the values of a unit",
+        "lecturecode/boltzmann/restricted.py",
+        "torch.sigmoid((self.alphabet[1] - self.alphabet[0]) * field)",
+        "torch.sigmoid(field)",
+        LEARNING + "test_conditionals",
+    ),
+    Plant(
+        "Gaussian restricted machine: the mean of another energy",
+        "lecturecode/boltzmann/gaussian.py",
+        "mean = self.visible_bias + h @ self.weights.mT",
+        "mean = self.visible_bias + self.sigma.square() * (h @ self.weights.mT)",
+        LEARNING + "test_gaussian_conditionals",
+    ),
+    Plant(
+        "contrastive loss: the sign of the negative phase",
+        "lecturecode/boltzmann/learning.py",
+        "return data - weights.detach() @",
+        "return data + weights.detach() @",
+        LEARNING + "test_one_loss_for_all_negative_phases",
     ),
 )

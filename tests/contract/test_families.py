@@ -1,4 +1,4 @@
-"""One suite over all members of each family: likelihoods, data sets, divergences."""
+"""One suite over all members of each family: likelihoods, machines, data sets, divergences."""
 
 # pyright: reportAttributeAccessIssue=false
 
@@ -11,7 +11,17 @@ import pytest
 import torch
 from torch import nn
 
-from lecturecode import js, kl, seeded, tv
+from lecturecode import boltzmann, js, kl, seeded, tv
+from lecturecode.boltzmann import (
+    BIT,
+    SPIN,
+    BoltzmannMachine,
+    FreeEnergy,
+    GaussianRestrictedBoltzmannMachine,
+    RestrictedBoltzmannMachine,
+    contrastive_loss,
+    states,
+)
 from lecturecode.data import bars_and_stripes, digits
 from lecturecode.rng import draw
 from lecturecode.training import Batches
@@ -129,6 +139,85 @@ class TestLikelihood:
         family = type(LIKELIHOODS[name][0])
         likelihood = family(*([0.7] if "sigma" in inspect.signature(family).parameters else []))
         assert likelihood.to(dtype)(OUTPUTS.to(dtype)).log_prob(torch.ones(5, dtype=dtype)).dtype == dtype
+
+
+def _filled(machine):
+    with torch.no_grad():
+        for k, p in enumerate(machine.parameters()):
+            p.copy_(0.7 * torch.randn(p.shape, generator=seeded(k), dtype=F64))
+    return machine
+
+
+def _pairs(n):
+    draws = torch.randn(n, n, generator=seeded(9), dtype=F64)
+    return (draws + draws.mT).fill_diagonal_(0) / 2
+
+
+# A machine, the points of its visible layer with their weights, and an x that it cannot be asked about.
+FINE = LINE[::20, None]
+MACHINES = {
+    f"{kind}, {name}": (machine, states(4, alphabet), torch.ones(16, dtype=F64), 0.5)
+    for name, alphabet in (("bits", BIT), ("spins", SPIN))
+    for kind, machine in (
+        ("full", BoltzmannMachine(_pairs(4), _pairs(4)[0], alphabet)),
+        ("restricted, more visible", _filled(RestrictedBoltzmannMachine(4, 3, alphabet=alphabet, dtype=F64))),
+        ("restricted, more hidden", _filled(RestrictedBoltzmannMachine(4, 6, alphabet=alphabet, dtype=F64))),
+    )
+}
+MACHINES |= {
+    f"Gaussian, {name}": (
+        _filled(GaussianRestrictedBoltzmannMachine(1, 3, alphabet=alphabet, dtype=F64)),
+        FINE,
+        torch.full((len(FINE),), 0.1, dtype=F64),
+        math.nan,
+    )
+    for name, alphabet in (("bits", BIT), ("spins", SPIN))
+}
+
+
+def test_every_machine_is_here():
+    classes = {c for c in vars(boltzmann).values() if isinstance(c, type) and hasattr(c, "log_partition")}
+    assert classes == {type(machine) for machine, *_ in MACHINES.values()}
+
+
+@pytest.mark.parametrize("name", MACHINES)
+class TestMachine:
+    def test_is_one(self, name):
+        machine = MACHINES[name][0]
+        assert isinstance(machine, nn.Module)
+        assert isinstance(machine, FreeEnergy)
+
+    def test_sums_to_one(self, name):
+        """A sum over all configurations; for densities over a grid that is fine beside σ = 1."""
+        machine, points, weights, _ = MACHINES[name]
+        assert (machine.log_prob(points).exp() @ weights).item() == pytest.approx(1, abs=1e-12)
+
+    def test_log_prob_is_the_free_energy_less_log_z(self, name):
+        machine, points, *_ = MACHINES[name]
+        left = machine.log_prob(points) + machine.free_energy(points)
+        torch.testing.assert_close(left, -machine.log_partition().expand(len(points)), rtol=1e-12, atol=1e-12)
+
+    def test_the_score_has_mean_zero(self, name):
+        """E[∂ log p/∂θ] = 0 for every parameter: the gradient of log Z is an average over the model."""
+        machine, points, weights, _ = MACHINES[name]
+        log = machine.log_prob(points)
+        for slope in torch.autograd.grad((log.exp().detach() * weights) @ log, list(machine.parameters())):
+            torch.testing.assert_close(slope, torch.zeros_like(slope), rtol=0, atol=1e-12)
+
+    def test_takes_its_own_draws_and_refuses_what_is_outside(self, name):
+        machine, _, _, outside = MACHINES[name]
+        x = machine.sample(20, seeded(1))
+        assert machine.free_energy(x).shape == (20,)
+        x[17, 0] = outside
+        with pytest.raises(ValueError, match=r"x\[17, 0\] is"):
+            machine.free_energy(x)
+        with pytest.raises(ValueError, match=r"x\[17, 0\] is"):
+            contrastive_loss(machine, x, x[:3])
+
+    def test_a_loss_is_zero_where_data_and_model_rows_are_the_same(self, name):
+        machine, *_ = MACHINES[name]
+        x = machine.sample(20, seeded(1))
+        assert contrastive_loss(machine, x, x).item() == 0
 
 
 DATA = {

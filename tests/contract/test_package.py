@@ -22,7 +22,18 @@ from torch import nn
 
 import lecturecode
 from lecturecode import exercises, plot, rng
+from lecturecode.boltzmann import (
+    GaussianRestrictedBoltzmannMachine,
+    Persistent,
+    RestrictedBoltzmannMachine,
+    contrastive_divergence,
+    contrastive_loss,
+    ising,
+    lattice_log_partition,
+    torus_log_partition,
+)
 from lecturecode.data import bars_and_stripes, digits
+from lecturecode.markov import ais, flip, geometric, gibbs, metropolis
 from lecturecode.nn import conv_decoder, conv_encoder, linear, mlp
 from lecturecode.training import Batches, Best, Checkpoint, Ema, adam, fit, mean_score
 from lecturecode.vae import (
@@ -168,6 +179,32 @@ def _sample(model: HierarchicalVAE, start: torch.Generator) -> torch.Tensor:
     return model.sample(2, start)
 
 
+def _anneal() -> torch.Tensor:
+    def conditional(x: torch.Tensor) -> torch.Tensor:
+        return torch.full_like(x, 0.5)
+
+    energy = geometric(lambda x: x.sum(-1), lambda x: -x.sum(-1))
+    x = gibbs(conditional, (0, 1))(torch.zeros(4, 3), rng.seeded(1))
+    return ais(
+        energy, lambda beta: metropolis(lambda x: energy(x, beta), flip((0, 1))), x, [0, 0.5, 1], rng.seeded(2)
+    ).log_ratio
+
+
+def _restricted() -> None:
+    start = rng.seeded(1)
+    model = RestrictedBoltzmannMachine(4, 2, start)
+    x = model.sample(3, start)
+    loss = contrastive_loss(model, x, contrastive_divergence(model, x, 2, start))
+    (loss + contrastive_loss(model, x, Persistent(x).advance(model, 1, start)) - model.log_prob(x).mean()).backward()
+    _ = model.moments(), model.joint().log_partition()
+
+
+def _real_valued() -> None:
+    start = rng.seeded(1)
+    model = GaussianRestrictedBoltzmannMachine(4, 2, start)
+    _ = model.log_prob(model.gibbs(model.sample(3, start), start)), model.hidden_machine()
+
+
 def _conditional() -> ConditionalVAE:
     start = rng.seeded(1)
     return ConditionalVAE(
@@ -194,6 +231,7 @@ def _save() -> None:
 
 
 P, Q = torch.tensor([0.25, 0.75]), torch.tensor([0.5, 0.5])
+SQUARE = torch.eye(3)
 NORMAL = torch.distributions.Normal(torch.zeros(2), torch.ones(2))
 WORK = {
     "entropy": lambda: lecturecode.entropy(P),
@@ -227,6 +265,11 @@ WORK = {
     "conditional": lambda: _conditional().sample(torch.tensor([0, 1]), rng.seeded(1)),
     "conv": lambda: (conv_encoder(8, [2], 4, rng.seeded(1)), conv_decoder(2, [2], 8, rng.seeded(1))),
     "LinearGaussianVAE": _linear,
+    "restricted": _restricted,
+    "restricted, Gaussian": _real_valued,
+    "gibbs, metropolis, ais": _anneal,
+    "ising": lambda: ising(2, 3, periodic=True).log_partition(),
+    "lattice": lambda: (lattice_log_partition(SQUARE[1:].mT, SQUARE[1:], SQUARE), torus_log_partition(*3 * [SQUARE])),
     "exercises": exercises.names,
     "plot": lambda: [plot.lines(P, {"a": Q}), plot.bars({"p": P}, "ab"), plot.images(torch.zeros(2, 4), 2)],
 }

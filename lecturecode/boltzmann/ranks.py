@@ -1,0 +1,42 @@
+"""One sum over several processes: each takes its blocks of rows, and the parts are joined once, at the end.
+
+A partial sum is a pair (log of its scale, sums in units of that scale). Two collectives join them: the largest scale,
+then the sums. All processes get the same number. Without torch.distributed nothing is done.
+"""
+
+import torch
+from jaxtyping import Float
+from torch import Tensor, distributed
+
+__all__ = ["joined", "share"]
+
+
+def share(couplings: Float[Tensor, "n n"], biases: Float[Tensor, " n"]) -> tuple[int, int]:
+    """(rank, number of ranks), after a look that all of them were given the same machine.
+
+    Raises: ValueError where they were not: a sum over the ranks would then mix two machines without a word.
+    """
+    if not (distributed.is_available() and distributed.is_initialized()) or distributed.get_world_size() == 1:
+        return 0, 1
+    mark = torch.cat([couplings.flatten(), biases])
+    both = torch.cat([mark, -mark])
+    distributed.all_reduce(both, distributed.ReduceOp.MAX)
+    if not torch.equal(both, torch.cat([mark, -mark])):
+        raise ValueError(
+            "the ranks hold different machines, and a sum over all configurations is shared between them; "
+            "give all ranks the same couplings, biases and beta, or call it outside torch.distributed"
+        )
+    return distributed.get_rank(), distributed.get_world_size()
+
+
+def joined(log_scale: Float[Tensor, ""], sums: list[Tensor], ranks: int) -> tuple[Float[Tensor, ""], list[Tensor]]:
+    """The sums of all ranks in units of the largest scale."""
+    if ranks == 1:
+        return log_scale, sums
+    top = log_scale.clone()
+    distributed.all_reduce(top, distributed.ReduceOp.MAX)
+    factor = torch.where(log_scale == top, torch.ones_like(top), (log_scale - top).exp())  # both may be −∞
+    sums = [x * factor for x in sums]
+    for x in sums:
+        distributed.all_reduce(x)
+    return top, sums
