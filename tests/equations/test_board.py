@@ -61,6 +61,8 @@ def test_row_01_independent_points_multiply():
     p = weights().sum(1) / weights().sum()
     every_pair = [p[i] * p[j] for i in range(8) for j in range(8)]
     assert math.fsum(every_pair) == pytest.approx(1, **NEAR)
+    for i in range(8):  # and the other point says nothing about this one
+        assert math.fsum(every_pair[8 * i : 8 * i + 8]) == pytest.approx(p[i], **NEAR)
 
 
 def test_row_02_f_over_z_is_a_probability():
@@ -127,7 +129,9 @@ def test_row_08_the_gradient_has_n_times_the_model_term():
         k * log_likelihood(W + j * step) for j, k in ((-2, 1), (-1, -8), (1, 8), (2, -1))
     ) / (12 * 1e-4)
     assert data_term - len(DATA) * model_term == pytest.approx(slope, abs=1e-9)
-    assert abs(data_term - model_term - slope) > 0.1  # the board has lost the N
+    assert abs(data_term - model_term - slope) > 0.1  # the board has lost the N,
+    p = f.sum(1) / f.sum()
+    assert abs(data_term - p @ np.log(f.sum(1)) - slope) > 0.1  # and the ∇ inside the expectation
     assert abs(slope) > 0.1  # and "= 0" is the condition at the optimum, no identity
 
 

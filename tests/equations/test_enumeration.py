@@ -262,7 +262,7 @@ def test_what_is_lost_is_below_the_certificate():
 
 @equation("groups-certified")
 def test_the_certificate_reads_off_the_loss():
-    """δ from ℓ and log Z̃ alone; the loss is between zero and δ, and equal to it where one weight of all is lost."""
+    """δ from ℓ and log Z̃ alone; the loss is at most δ, and three quarters of it where three rows in four are lost."""
     losses, deltas = [], []
     for scale, floor in ((1.0, 15.0), (3.0, 20.0), (3.0, 40.0)):
         J, b = parameters(6, scale=scale)

@@ -290,16 +290,13 @@ def test_one_unit_given_all_others():
     J, b = random_parameters(4)
     S = configurations(4)
     for beta in (1.0, 0.4):
-        p = softmax(-beta * energies(J, b, S))
+        p = softmax(-beta * energies(J, b, S)).reshape(2, 2, 2, 2)  # an axis for each unit, −1 before 1
         for i in range(4):
-            up, down = S.copy(), S.copy()
-            up[:, i], down[:, i] = 1, -1
-            weights = [np.exp(-beta * energies(J, b, rows)) for rows in (up, down)]
-            direct = weights[0] / (weights[0] + weights[1])
+            up, both = p.take([1], axis=i), p.sum(axis=i, keepdims=True)
+            direct = np.broadcast_to(up / both, p.shape).reshape(-1)
             assert_close(1 / (1 + np.exp(-2 * beta * (S @ J + b)[:, i])), direct)
             given = machine_of(beta * J, beta * b).conditional(torch.from_numpy(S)).detach()
             assert_close(given[:, i], direct)
-        assert_close(p.sum(), 1.0)
 
 
 # --- likelihood ------------------------------------------------------------------------------------------------------
@@ -643,7 +640,10 @@ def test_two_eigenvalues_are_enough():
 
 @equation("ising-ring-magnetisation")
 def test_magnetisation_of_a_ring():
-    """Closed form, derivative of log Z in mpmath, and the mean of a spin in a plain sum."""
+    """Closed form, derivative of log Z in mpmath, and the mean of a spin in a plain sum.
+
+    On a ring of a million the second factor is 1, and the spin follows a field that is turned off to zero.
+    """
     for L, J, b, beta in RINGS:
         plus, minus = eigenvalues(J, b, beta)
         first = math.sinh(beta * b) / math.sqrt(math.sinh(beta * b) ** 2 + math.exp(-4 * beta * J))
@@ -658,6 +658,12 @@ def test_magnetisation_of_a_ring():
                 return mpmath.log((middle + root) ** L + (middle - root) ** L)
 
             assert_close(float(mpmath.diff(log_z, b)) / (beta * L), formula)
+    for b in (1e-3, 1e-6):
+        plus, minus = eigenvalues(1.0, b, 2.0)
+        ratio = (minus / plus) ** 1e6
+        first = math.sinh(2 * b) / math.sqrt(math.sinh(2 * b) ** 2 + math.exp(-8))
+        assert_close((1 - ratio) / (1 + ratio), 1.0)
+        assert 0 < first < 2 * math.exp(4) * b
 
 
 @equation("ising-ring-correlation")
@@ -775,11 +781,17 @@ def test_solution_of_the_temperature():
 
 @equation("exact-lost-n-by-hand")
 def test_solution_of_the_lost_n():
-    for target, answer in ((0.6, math.log(2)), (0.06, math.atanh(0.06))):
-        root = scipy.optimize.brentq(lambda x, t=target: math.tanh(x) - t, -2.0, 2.0, xtol=1e-15, rtol=1e-15)
-        assert_close(root, answer)
-    assert_close([round(math.log(2), 4), round(math.atanh(0.06), 4)], [0.6931, 0.0601])
-    assert_close(0.5 * math.log(1.6 / 0.4), math.log(2))
+    """The right slope vanishes at log 2, by the derivative of a log-likelihood summed point by point."""
+    points = [1] * 8 + [-1] * 2
+
+    def slope(b):
+        return float(mpmath.diff(lambda x: sum(x * s - mpmath.log(2 * mpmath.cosh(x)) for s in points), b))
+
+    root = float(scipy.optimize.brentq(slope, -2.0, 2.0, xtol=1e-15, rtol=1e-15))
+    assert_close([root, 0.5 * math.log(1.6 / 0.4)], math.log(2))
+    assert_close(math.tanh(root), 0.6)
+    assert_close(sum(points) - math.tanh(root), 5.4)
+    assert_close(round(root, 4), 0.6931)
 
 
 @equation("exact-constant-by-hand")

@@ -10,6 +10,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 from answers import assert_computed, assert_hints
+from scipy.optimize import brentq
 
 TABLE = tomllib.loads(files("lecturecode").joinpath("answers/enumeration.toml").read_text(encoding="utf-8"))
 
@@ -76,6 +77,20 @@ def test_solution_of_the_exponentials_one_for_a_thousand():
 
 def test_solution_of_the_held_unit_does_not_know_the_others_coupling():
     assert [held(coupled=J) for J in np.linspace(-2, 2, 9)] == pytest.approx([2 / 3] * 9, rel=1e-12)
+
+
+@pytest.mark.parametrize("wanted", [-3.0, -0.1, 0.1, 3.0])
+def test_the_trap_a_hidden_spin_makes_a_term_of_three(wanted):
+    """log Σ_h exp(h(w(s₁+s₂+s₃) + c)) has the coefficient of s₁s₂s₃ that one asks for, with c = ∓2w."""
+    S = np.array(list(itertools.product((-1, 1), repeat=3)))
+
+    def coefficient(w):
+        field = w * (S.sum(1) - 2 * np.sign(wanted))
+        return float(S.prod(1) @ np.logaddexp(field, -field)) / 8
+
+    w = brentq(lambda w: coefficient(w) - wanted, 0, 20)
+    assert coefficient(w) == pytest.approx(wanted, rel=1e-9)
+    assert coefficient(0.0) == 0
 
 
 def test_the_figure_draws_what_the_benchmark_kept():
