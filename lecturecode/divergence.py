@@ -59,9 +59,8 @@ def kl(p: Tensor | Distribution, q: Tensor | Distribution) -> Float[Tensor, "...
     for families, rule in _RULES:
         if all(isinstance(_unwrapped(d), families) for d in (p, q)):
             _same_event(p, q)
-            if isinstance(p, Independent) and isinstance(q, Independent):
-                return _summed(kl(p.base_dist, q.base_dist), p.reinterpreted_batch_ndims)
-            return rule(_unwrapped(p), _unwrapped(q))
+            axes = p.reinterpreted_batch_ndims if isinstance(p, Independent) and isinstance(q, Independent) else 0
+            return _summed(rule(_unwrapped(p), _unwrapped(q)), axes)
     raise ValueError(
         f"no closed form here for KL({type(p).__name__}‖{type(q).__name__}); estimate it as the mean of "
         "p.log_prob(x) − q.log_prob(x) over draws x of p"

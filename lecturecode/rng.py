@@ -41,8 +41,8 @@ def draw(distribution: distributions.Distribution, count: int, rng: torch.Genera
     """
     if count < 1:
         raise ValueError(f"count is {count}; ask for at least one draw")
-    if isinstance(distribution, distributions.Independent):
-        return draw(distribution.base_dist, count, rng)
+    while isinstance(distribution, distributions.Independent):
+        distribution = distribution.base_dist
     shape = torch.Size([count, *distribution.batch_shape, *distribution.event_shape])
     for family, rule in _RULES.items():
         if isinstance(distribution, family):

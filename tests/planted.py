@@ -300,8 +300,8 @@ PLANTS = (
     Plant(
         "likelihood: the sign of log Z",
         "lecturecode/boltzmann/machine.py",
-        "return -self.free_energy(x) - self.log_partition()",
-        "return -self.free_energy(x) + self.log_partition()",
+        "return -self.free_energy(x, limit) - self.log_partition(limit=limit)",
+        "return -self.free_energy(x, limit) + self.log_partition(limit=limit)",
         EXACT + "test_the_gradient_has_n_times_the_model_term",
     ),
     Plant(

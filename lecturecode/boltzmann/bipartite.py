@@ -29,16 +29,11 @@ from torch import Tensor
 from ..rng import uniform
 from .states import BIT, rows_of_states, states
 
-__all__ = ["Layers", "log_sum", "working_dtype"]
+__all__ = ["Layers", "log_sum"]
 
 TABLE = 2**24  # numbers in a table that is held at once
 TILE, TILE_ON_A_GPU = 2**16, 2**22  # states in a block: the first fits in a core's cache
 RIGHT = 10  # bits of the right half, at most
-
-
-def working_dtype(device: torch.device) -> torch.dtype:
-    """float64, or float32 on a device that has no float64 (MPS)."""
-    return torch.float32 if device.type == "mps" else torch.float64
 
 
 def log_sum(weights: Float[Tensor, "p q"], wide: Float[Tensor, " p"], narrow: Float[Tensor, " q"]) -> Float[Tensor, ""]:

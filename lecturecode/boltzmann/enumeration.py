@@ -6,18 +6,21 @@ over part k, log Z = log Σ_k Z_k, and an average is the mean of those over the 
 Spins without biases weigh the same turned over, w(−s) = w(s): one unit is held up, and Z is twice the sum.
 """
 
+import math
 from collections.abc import Iterator
 
 import torch
 from jaxtyping import Float
 from torch import Tensor
+from torch.utils.checkpoint import checkpoint
 
+from .. import checks
 from . import leaf_sums, table
-from .leaves import PLAIN, Leaf, leaves
+from .leaves import PLAIN, RANGE, Leaf, leaves
 from .ranks import share
-from .states import SPIN, Alphabet, log_weights
+from .states import SPIN, Alphabet, log_weights, working_dtype
 
-__all__ = ["LIMIT", "check_size", "log_partition", "log_partitions", "moments", "parts"]
+__all__ = ["LIMIT", "check_sum", "log_partition", "log_partitions", "moments", "parts"]
 
 LIMIT = 44  # units, unless an argument says otherwise
 TWICE = 20  # units up to which a second derivative is there
@@ -25,26 +28,36 @@ TWICE = 20  # units up to which a second derivative is there
 
 def log_partition(couplings: Tensor, biases: Tensor, alphabet: Alphabet, limit: int = LIMIT) -> Float[Tensor, ""]:
     """log Z = log Σ_s e^{w(s)}; ∂/∂b = ⟨s⟩, ∂/∂J = ½⟨ssᵀ⟩. Raises: ValueError where n > limit."""
-    check_size(len(biases), limit)
-    wide = _wide(biases)
+    check_sum(couplings, biases, limit)
+    wide = working_dtype(biases.device)
     if len(biases) <= PLAIN:
         return log_weights(couplings.to(wide), biases.to(wide), alphabet).logsumexp(-1).to(biases.dtype)
     return _LogPartition.apply(couplings, biases, alphabet, True)  # type: ignore[return-value]
 
 
-def log_partitions(couplings: Tensor, biases: Float[Tensor, "batch n"], alphabet: Alphabet) -> Float[Tensor, " batch"]:
+def log_partitions(
+    couplings: Tensor, biases: Float[Tensor, "*batch n"], alphabet: Alphabet, limit: int = LIMIT
+) -> Float[Tensor, "*batch"]:
     """log Z for each row of biases, differentiable; nothing is shared between ranks.
 
-    Raises: ValueError where n is above the limit.
+    Memory stays constant: of a large batch the tables are made again for the gradient, some rows at a time.
+    Raises: ValueError where n is above the limit, or a parameter is not finite.
     """
-    n = biases.shape[-1]
-    check_size(n, LIMIT)
+    (*batch, n), wide = biases.shape, working_dtype(biases.device)
+    check_sum(couplings, biases, limit)
+    rows = biases.reshape(math.prod(batch), n)
     if n > PLAIN:
-        return torch.stack([_LogPartition.apply(couplings, b, alphabet, False) for b in biases])  # type: ignore[misc]
-    wide = _wide(biases)
-    at_once = max(1, 2**22 >> n)
-    chunks = [log_weights(couplings.to(wide), b.to(wide), alphabet).logsumexp(-1) for b in biases.split(at_once)]
-    return torch.cat(chunks).to(biases.dtype)
+        return torch.stack([_LogPartition.apply(couplings, b, alphabet, False) for b in rows]).reshape(batch)  # type: ignore[misc]
+
+    def of_some(some: Tensor) -> Tensor:
+        return log_weights(couplings.to(wide), some.to(wide), alphabet).logsumexp(-1)
+
+    split = rows.split(max(1, 2**22 >> n))
+    again = len(split) > 1 and torch.is_grad_enabled()
+    chunks = [
+        checkpoint(of_some, b, use_reentrant=False, preserve_rng_state=False) if again else of_some(b) for b in split
+    ]
+    return torch.cat(chunks).to(biases.dtype).reshape(batch)
 
 
 def moments(
@@ -54,41 +67,40 @@ def moments(
 
     Raises: ValueError where n > limit.
     """
-    n = len(biases)
-    check_size(n, limit)
-    ranks = share(couplings, biases) if together else (0, 1)
-    log_z, means, seconds = [], [], []
+    n, wide = len(biases), working_dtype(biases.device)
+    check_sum(couplings, biases, limit)
+    ranks = share(couplings, biases) if together and n > PLAIN else (0, 1)
+    total, mean, second = (biases.new_zeros(shape, dtype=wide) for shape in ((), (n,), (n, n)))
+    total -= torch.inf
     mirrored, found = parts(couplings, biases, alphabet)
     for leaf in found:
-        log_z_leaf, mean, second = leaf_sums.moments(leaf, ranks)
-        full = biases.new_zeros(n, dtype=log_z_leaf.dtype)
+        log_z, of_free, of_pairs = leaf_sums.moments(leaf, ranks)
+        if log_z == -torch.inf:  # too little to be seen: its averages are of nothing
+            continue
+        full = biases.new_zeros(n, dtype=wide)
         free = torch.tensor(leaf.free, device=full.device)
-        full[free], full[list(leaf.held)] = mean, full.new_tensor(leaf.values)
+        full[free], full[list(leaf.held)] = of_free, full.new_tensor(leaf.values)
         pairs = full[:, None] * full
-        pairs[free[:, None], free] = second
-        log_z.append(log_z_leaf)
-        means.append(full)
-        seconds.append(pairs)
-    each = torch.stack(log_z)
-    total = each.logsumexp(0)
-    weights = (each - total).exp()
-    there = [k for k, weight in enumerate(weights.tolist()) if weight > 0]  # the others' averages are of nothing
-    mean = sum(weights[k] * means[k] for k in there) * (0.0 if mirrored else 1.0)
-    second = sum(weights[k] * seconds[k] for k in there)
+        pairs[free[:, None], free] = of_pairs
+        before, total = total, torch.logaddexp(total, log_z)
+        keep, add = (before - total).exp(), (log_z - total).exp()
+        mean, second = keep * mean + add * full, keep * second + add * pairs
+    if mirrored:
+        total, mean = total + math.log(2), torch.zeros_like(mean)
     return tuple(x.to(biases.dtype) for x in (total, mean, second))  # type: ignore[return-value]
 
 
 def parts(couplings: Tensor, biases: Tensor, alphabet: Alphabet, keep: int = 0) -> tuple[bool, Iterator[Leaf]]:
-    """Whether the machine is its own mirror image, and the leaves of it (of that half of it whose unit is held up)."""
-    dtype, wide = biases.dtype, _wide(biases)
+    """Whether the machine is its own mirror image, and the leaves of it (then of the half whose last unit is up)."""
+    wide = working_dtype(biases.device)
+    dtype = biases.dtype if biases.dtype in RANGE and _products_are_exact(biases.device) else wide
     couplings, biases = couplings.detach(), biases.detach()
     root = Leaf(
         couplings.to(wide), biases.to(wide), alphabet, biases.new_zeros((), dtype=wide), tuple(range(len(biases)))
     )
     mirrored = alphabet == SPIN and len(biases) > PLAIN and not bool(biases.any())
     if mirrored:
-        half = root.clamp(len(biases) - 1, 1)
-        root = half.with_weight(torch.full_like(half.own, 2.0).log())
+        root = root.clamp(len(biases) - 1, 1)
     return mirrored, leaves(root, dtype, keep)
 
 
@@ -101,6 +113,15 @@ def check_size(n: int, limit: int) -> None:
         )
 
 
+def check_sum(couplings: Tensor, biases: Tensor, limit: int) -> None:
+    """Raises ValueError as `check_size`, or where a parameter is not finite: then no part would have a certificate."""
+    n = biases.shape[-1]
+    check_size(n, limit)
+    if n > PLAIN or checks.is_free(biases):
+        checks.finite("couplings", couplings.detach())
+        checks.finite("biases", biases.detach())
+
+
 class _LogPartition(torch.autograd.Function):
     """log Z forward by one product, its gradient by one streaming pass over three."""
 
@@ -109,8 +130,9 @@ class _LogPartition(torch.autograd.Function):
         ctx.save_for_backward(couplings, biases)
         ctx.alphabet, ctx.together = alphabet, together
         ranks = share(couplings, biases) if together else (0, 1)
-        _, found = parts(couplings, biases, alphabet)
-        return torch.stack([leaf_sums.log_sum(leaf, ranks) for leaf in found]).logsumexp(0).to(biases.dtype)
+        mirrored, found = parts(couplings, biases, alphabet)
+        log_z = torch.stack([leaf_sums.log_sum(leaf, ranks) for leaf in found]).logsumexp(0)
+        return (log_z + math.log(2) if mirrored else log_z).to(biases.dtype)
 
     @staticmethod
     def backward(ctx, *grads: Tensor) -> tuple[Tensor | None, ...]:
@@ -121,13 +143,18 @@ class _LogPartition(torch.autograd.Function):
                     f"a second derivative of log Z of {len(biases)} units: at most {TWICE} are allowed; "
                     "call backward without create_graph, or difference the moments"
                 )
-            p = log_weights(couplings, biases, ctx.alphabet).softmax(-1)
-            mean, second = table.moments(p, len(biases), ctx.alphabet)
+            wide = working_dtype(biases.device)
+            p = log_weights(couplings.to(wide), biases.to(wide), ctx.alphabet).softmax(-1)
+            mean, second = (x.to(biases.dtype) for x in table.moments(p, len(biases), ctx.alphabet))
         else:
             _, mean, second = moments(couplings, biases, ctx.alphabet, len(biases), ctx.together)
         return grads[0] * second / 2, grads[0] * mean, None, None
 
 
-def _wide(x: Tensor) -> torch.dtype:
-    """The dtype of exponents and sums: float64 where the device has it."""
-    return x.dtype if x.device.type == "mps" else torch.float64
+def _products_are_exact(device: torch.device) -> bool:
+    """Whether a float32 product has float32 accuracy: neither autocast nor TF32 or bfloat16 have been asked for."""
+    try:
+        precision = torch.get_float32_matmul_precision()
+    except RuntimeError:  # set for one backend alone
+        return False
+    return precision == "highest" and not torch.is_autocast_enabled(device.type)

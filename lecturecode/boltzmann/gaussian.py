@@ -14,6 +14,7 @@ for all parameters. With (x/σ)ᵀWh in E the conditional mean would be a + σ�
 """
 
 import math
+from collections.abc import Sequence
 
 import torch
 from jaxtyping import Float
@@ -22,10 +23,10 @@ from torch import Tensor, distributions, nn
 from .. import checks
 from .. import rng as randomness
 from . import enumeration
-from .bipartite import working_dtype
 from .machine import BoltzmannMachine
-from .restricted import check_count, check_sizes
-from .states import BIT, Alphabet, check_alphabet, check_input
+from .parameters import check_count
+from .restricted import check_sizes
+from .states import BIT, check_alphabet, check_input, working_dtype
 
 __all__ = ["GaussianRestrictedBoltzmannMachine"]
 
@@ -47,12 +48,12 @@ class GaussianRestrictedBoltzmannMachine(nn.Module):
         rng: torch.Generator | None = None,
         sigma: float | Float[Tensor, " n"] = 1.0,
         learned: bool = False,
-        alphabet: Alphabet = BIT,
+        alphabet: Sequence[int] = BIT,
         dtype: torch.dtype = torch.float32,
     ):
         super().__init__()
         check_sizes(n, m)
-        check_alphabet(alphabet)
+        alphabet = check_alphabet(alphabet)
         checks.positive("sigma", sigma)
         start = torch.as_tensor(sigma, dtype=dtype).log()
         if start.shape not in ((), (n,)):

@@ -59,10 +59,6 @@ class Leaf:
             values=(*self.values, value),
         )
 
-    def with_weight(self, log_weight: Tensor) -> "Leaf":
-        """The same part, each weight times e^log_weight."""
-        return replace(self, own=self.own + log_weight)
-
     def grouped(self, keep: int = 0) -> Groups:
         """The three groups of its free units, those below number `keep` in A and B."""
         return Groups(self.couplings, self.biases, self.alphabet, sum(unit < keep for unit in self.free))

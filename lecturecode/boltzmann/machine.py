@@ -12,11 +12,9 @@ import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from .. import checks
-from . import enumeration, reductions
+from . import enumeration, parameters, reductions
 from .averages import Moments, Thermodynamics
-from .parameters import check_beta, check_names, check_parameters, in_other_alphabet
-from .states import SPIN, TABLE, Alphabet, check_alphabet, check_input, log_weights
+from .states import SPIN, TABLE, check_alphabet, check_input, log_weights, working_dtype
 
 __all__ = ["BoltzmannMachine"]
 
@@ -39,18 +37,16 @@ class BoltzmannMachine(nn.Module):
         self,
         couplings: Tensor,
         biases: Tensor,
-        alphabet: Alphabet = SPIN,
-        constant: float | Float[Tensor, ""] = 0.0,
+        alphabet: Sequence[int] = SPIN,
+        constant: float | Float[Tensor, "..."] = 0.0,
     ):
         super().__init__()
-        check_alphabet(alphabet)
-        check_parameters(couplings, biases)
-        self.alphabet = alphabet
+        self.alphabet = check_alphabet(alphabet)
+        parameters.check_parameters(couplings, biases)
         self.couplings, self.biases = (nn.Parameter(x.detach().clone()) for x in (couplings, biases))
-        self.register_buffer("constant", torch.as_tensor(constant, dtype=couplings.dtype, device=couplings.device))
-        self.register_buffer(
-            "_pairs", 1 - torch.eye(len(biases), dtype=couplings.dtype, device=couplings.device), False
-        )
+        self.register_buffer("constant", parameters.check_constant(constant, couplings))
+        off_diagonal = 1 - torch.eye(len(biases), dtype=couplings.dtype, device=couplings.device)
+        self.register_buffer("_pairs", off_diagonal, persistent=False)
 
     @property
     def n(self) -> int:
@@ -75,7 +71,7 @@ class BoltzmannMachine(nn.Module):
         lower, upper = self.alphabet
         return torch.sigmoid((upper - lower) * self.field(s))
 
-    def log_partition(self, beta: float = 1.0, limit: int = enumeration.LIMIT) -> Float[Tensor, ""]:
+    def log_partition(self, beta: float | Float[Tensor, ""] = 1.0, limit: int = enumeration.LIMIT) -> Float[Tensor, ""]:
         """log Z = log Σ_s exp(−βE(s)), exact: ∂/∂b_i = β⟨s_i⟩ and ∂/∂J_ij = ½β⟨s_i s_j⟩ (0 on the diagonal).
 
         float64 within 1e-12 of max(1, |log Z|), float32 within 1e-6. A second derivative is there up to 20 units.
@@ -83,15 +79,15 @@ class BoltzmannMachine(nn.Module):
 
         Raises: ValueError where n > limit: 2^n configurations take 2^n/10^10 seconds or so on one CPU core.
         """
-        beta = check_beta(beta)
+        beta = parameters.check_beta(beta)
         weight = enumeration.log_partition(beta * self._symmetric(), beta * self.biases, self.alphabet, limit)
         return weight + beta * self.constant
 
-    def log_prob(self, s: Float[Tensor, "*batch n"]) -> Float[Tensor, "*batch"]:
+    def log_prob(self, s: Float[Tensor, "*batch n"], limit: int = enumeration.LIMIT) -> Float[Tensor, "*batch"]:
         """log p(s) = −E(s) − log Z. Raises: ValueError as `energy` and `log_partition`."""
-        return -self.energy(s) - self.log_partition()
+        return -self.energy(s) - self.log_partition(limit=limit)
 
-    def free_energy(self, x: Float[Tensor, "batch k"]) -> Float[Tensor, " batch"]:
+    def free_energy(self, x: Float[Tensor, "*batch k"], limit: int = enumeration.LIMIT) -> Float[Tensor, "*batch"]:
         """−log Σ_h f(x, h), where x are the first k units and h are the others: E(x) where k = n.
 
         Raises: ValueError where k > n, x is empty or outside the alphabet, or n − k is beyond enumeration.
@@ -105,14 +101,17 @@ class BoltzmannMachine(nn.Module):
         couplings = self._symmetric()
         own = ((x @ couplings[:k, :k]) * x).sum(-1) / 2 + x @ self.biases[:k] + self.constant
         fields = x @ couplings[:k, k:] + self.biases[k:]
-        return -own - enumeration.log_partitions(couplings[k:, k:], fields, self.alphabet)
+        return -own - enumeration.log_partitions(couplings[k:, k:], fields, self.alphabet, limit)
 
-    def marginal_log_prob(self, x: Float[Tensor, "batch k"]) -> Float[Tensor, " batch"]:
+    def marginal_log_prob(
+        self, x: Float[Tensor, "*batch k"], limit: int = enumeration.LIMIT
+    ) -> Float[Tensor, "*batch"]:
         """log Σ_h p(x, h) = −free_energy(x) − log Z for the first k units x; its gradient is data − model.
 
         Raises: ValueError as `free_energy` and `log_partition`.
         """
-        return -self.free_energy(x) - self.log_partition()
+        enumeration.check_size(self.n, limit)  # first: free_energy alone may be hours of work
+        return -self.free_energy(x, limit) - self.log_partition(limit=limit)
 
     @torch.no_grad()
     def probabilities(self) -> Float[Tensor, " two_to_n"]:
@@ -122,7 +121,9 @@ class BoltzmannMachine(nn.Module):
                 f"probabilities() of n = {self.n} units are 2^{self.n} numbers; at most {TABLE} units are allowed; "
                 "use marginal(units), moments() or sample()"
             )
-        return log_weights(self._symmetric(), self.biases, self.alphabet).softmax(-1)
+        wide = working_dtype(self.biases.device)
+        w = log_weights(self._symmetric().to(wide), self.biases.to(wide), self.alphabet)
+        return w.softmax(-1).to(self.biases.dtype)
 
     @torch.no_grad()
     def moments(self, limit: int = enumeration.LIMIT) -> Moments:
@@ -136,7 +137,7 @@ class BoltzmannMachine(nn.Module):
 
         Raises: ValueError where a unit is named twice or is not there, or where there are more than 24 of them.
         """
-        units = check_names(units, self.n)
+        units = parameters.check_names(units, self.n)
         if len(units) > TABLE:
             raise ValueError(
                 f"a marginal of {len(units)} units is a table of 2^{len(units)}; at most {TABLE} are allowed"
@@ -149,16 +150,14 @@ class BoltzmannMachine(nn.Module):
 
         Raises: ValueError where a beta is not above zero (F = −log Z/β has no value at 0), or n > limit.
         """
-        betas = torch.as_tensor(beta, dtype=self.biases.dtype, device=self.biases.device)
-        checks.positive("beta", betas)
+        betas = parameters.check_betas(beta, self.biases)
         rows = [self._thermodynamics(float(b), limit) for b in betas.flatten()]
         return Thermodynamics(*(torch.stack(column).reshape(betas.shape) for column in zip(*rows, strict=True)))
 
     @torch.no_grad()
     def sample(self, count: int, rng: torch.Generator, limit: int = enumeration.LIMIT) -> Float[Tensor, "count n"]:
         """`count` independent, exact draws of p(s): no chain, no burn-in. Raises: ValueError where count < 1."""
-        if count < 1:
-            raise ValueError(f"count is {count}; ask for at least one draw")
+        parameters.check_count(count)
         return reductions.sample(self._symmetric(), self.biases, self.alphabet, count, rng, limit)
 
     @torch.no_grad()
@@ -169,7 +168,7 @@ class BoltzmannMachine(nn.Module):
 
         Raises: ValueError where a unit is named twice or is not there, or a value is outside the alphabet.
         """
-        units = check_names(units, self.n)
+        units = parameters.check_names(units, self.n)
         held = torch.as_tensor(values, dtype=self.biases.dtype, device=self.biases.device)
         if held.shape != (len(units),):
             raise ValueError(f"{len(units)} units and values of shape {tuple(held.shape)}; give one value a unit")
@@ -183,15 +182,15 @@ class BoltzmannMachine(nn.Module):
         return BoltzmannMachine(couplings[rest][:, rest], fields, self.alphabet, self.constant + own)
 
     @torch.no_grad()
-    def in_alphabet(self, alphabet: Alphabet) -> "BoltzmannMachine":
+    def in_alphabet(self, alphabet: Sequence[int]) -> "BoltzmannMachine":
         """The same distribution and the same Z, over the other alphabet.
 
         s = 2x − 1 gives J′ = 4J, b′ = 2b − 2J1 and constant′ = constant + ½ 1ᵀJ1 − 1ᵀb; x = (s + 1)/2 undoes it.
         """
-        check_alphabet(alphabet)
+        alphabet = check_alphabet(alphabet)
         if alphabet == self.alphabet:
             return BoltzmannMachine(self._symmetric(), self.biases, alphabet, self.constant)
-        couplings, biases, constant = in_other_alphabet(self._symmetric(), self.biases, self.alphabet)
+        couplings, biases, constant = parameters.in_other_alphabet(self._symmetric(), self.biases, self.alphabet)
         return BoltzmannMachine(couplings, biases, alphabet, self.constant + constant)
 
     def extra_repr(self) -> str:

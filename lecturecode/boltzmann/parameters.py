@@ -3,6 +3,7 @@
 With s = 2x − 1, ½ sᵀJs + bᵀs = ½ xᵀ(4J)x + (2b − 2J1)ᵀx + ½ 1ᵀJ1 − 1ᵀb.
 """
 
+import math
 from collections.abc import Sequence
 
 import torch
@@ -11,7 +12,7 @@ from torch import Tensor
 from .. import checks
 from .states import SPIN, Alphabet
 
-__all__ = ["check_beta", "check_names", "check_parameters", "in_other_alphabet"]
+__all__ = ["check_beta", "check_betas", "check_constant", "check_names", "check_parameters", "in_other_alphabet"]
 
 
 def check_parameters(couplings: Tensor, biases: Tensor) -> None:
@@ -41,18 +42,47 @@ def check_parameters(couplings: Tensor, biases: Tensor) -> None:
         )
 
 
-def check_beta(beta: float) -> float:
-    """beta as a float. Raises: ValueError where it is not finite."""
-    if not torch.isfinite(torch.tensor(float(beta))):
+def check_beta(beta: float | Tensor) -> float:
+    """beta as a float. Raises: ValueError where it is not finite, or wants a gradient, which would be lost here."""
+    if isinstance(beta, Tensor) and beta.requires_grad:
+        raise ValueError(
+            "beta requires a gradient and log_partition gives none for it; pass float(beta): ∂log Z/∂β is −⟨E⟩, the "
+            "energy of thermodynamics(beta)"
+        )
+    if not math.isfinite(beta):
         raise ValueError(f"beta is {beta}; give a finite inverse temperature")
     return float(beta)
 
 
-def check_names(units: Sequence[int], n: int) -> list[int]:
+def check_betas(beta: float | Tensor, like: Tensor) -> Tensor:
+    """One beta or several, as a tensor. Raises: ValueError where one is not above zero, or there is none."""
+    betas = torch.as_tensor(beta, dtype=like.dtype, device=like.device)
+    if betas.numel() == 0:
+        raise ValueError(f"beta is empty: shape {tuple(betas.shape)}; give at least one inverse temperature")
+    checks.positive("beta", betas)
+    return betas
+
+
+def check_constant(constant: float | Tensor, like: Tensor) -> Tensor:
+    """A copy of the constant. Raises: ValueError where it is not one finite number."""
+    copy = torch.as_tensor(constant, dtype=like.dtype, device=like.device).detach().clone()
+    if copy.ndim or not copy.isfinite():
+        raise ValueError(f"constant is {constant}; give one finite number")
+    return copy
+
+
+def check_count(count: int) -> None:
+    """Raises ValueError where no draw is asked for."""
+    if count < 1:
+        raise ValueError(f"count is {count}; ask for at least one draw")
+
+
+def check_names(units: Sequence[int | float], n: int) -> list[int]:
     """units as a list. Raises: ValueError where one is named twice or is not there, or none is."""
-    units = [int(u) for u in units]
-    if not units or len(set(units)) < len(units) or not all(0 <= u < n for u in units):
-        raise ValueError(f"units are {units}; name different ones from 0 to {n - 1}")
+    given, units = units, [int(u) for u in units]
+    whole = all(u == v for u, v in zip(units, given, strict=True))
+    if not units or len(set(units)) < len(units) or not all(0 <= u < n for u in units) or not whole:
+        raise ValueError(f"units are {list(given)}; name different ones from 0 to {n - 1}")
     return units
 
 

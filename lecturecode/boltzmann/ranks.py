@@ -18,15 +18,20 @@ def share(couplings: Float[Tensor, "n n"], biases: Float[Tensor, " n"]) -> tuple
     """
     if not (distributed.is_available() and distributed.is_initialized()) or distributed.get_world_size() == 1:
         return 0, 1
-    mark = torch.cat([couplings.flatten(), biases])
-    both = torch.cat([mark, -mark])
-    distributed.all_reduce(both, distributed.ReduceOp.MAX)
-    if not torch.equal(both, torch.cat([mark, -mark])):
+    mark = torch.cat([couplings.detach().flatten(), biases.detach()])
+    if not _same(torch.tensor([len(biases), mark.element_size()], device=mark.device)) or not _same(mark):
         raise ValueError(
             "the ranks hold different machines, and a sum over all configurations is shared between them; "
             "give all ranks the same couplings, biases and beta, or call it outside torch.distributed"
         )
     return distributed.get_rank(), distributed.get_world_size()
+
+
+def _same(mark: Tensor) -> bool:
+    """Whether all ranks passed these numbers; of the same length and dtype they must be."""
+    both = torch.cat([mark, -mark])
+    distributed.all_reduce(both, distributed.ReduceOp.MAX)
+    return torch.equal(both, torch.cat([mark, -mark]))
 
 
 def joined(log_scale: Float[Tensor, ""], sums: list[Tensor], ranks: int) -> tuple[Float[Tensor, ""], list[Tensor]]:

@@ -16,9 +16,9 @@ from torch import Tensor
 
 from .. import rng as randomness
 from . import leaf_sums, table
-from .enumeration import LIMIT, check_size, parts
+from .enumeration import LIMIT, check_sum, parts
 from .groups import exponents, outer
-from .leaves import RANGE, Leaf
+from .leaves import PLAIN, RANGE, Leaf
 from .ranks import joined, share
 from .states import Alphabet, log_weights, rows_of_states
 
@@ -31,7 +31,7 @@ def marginal(
     couplings: Tensor, biases: Tensor, alphabet: Alphabet, units: list[int], limit: int = LIMIT
 ) -> Float[Tensor, " two_to_k"]:
     """The distribution of `units`, bit i of the row number being units[i]. Raises: ValueError where n > limit."""
-    check_size(len(biases), limit)
+    check_sum(couplings, biases, limit)
     order = units + [i for i in range(len(biases)) if i not in set(units)]
     k = len(units)
     mirrored, found = parts(couplings[order][:, order], biases[order], alphabet, keep=k)
@@ -58,20 +58,23 @@ def _log_marginal(leaf: Leaf, k: int) -> Float[Tensor, " two_to_k"]:
                 log_p = log_p.view(2**of_b, -1, 2**of_a).logsumexp(1)
             columns = slice(start, start + log_p.shape[1])
             grid[:, columns] = torch.logaddexp(grid[:, columns], log_p)
-        grid = grid.flatten()
-    numbers = torch.arange(2**free, device=grid.device)
-    at = sum((((numbers >> i) & 1) << unit for i, unit in enumerate(wanted)), torch.zeros_like(numbers))
-    upper = max(leaf.alphabet)
-    at = at + sum(1 << unit for unit, value in zip(leaf.held, leaf.values, strict=True) if unit < k and value == upper)
-    return grid.new_full((2**k,), -torch.inf).index_copy(0, at, grid + leaf.own)
+    if free == k:
+        return grid.flatten() + leaf.own
+    at: list[slice | int] = [slice(None)] * k  # axis j is unit k − 1 − j
+    for unit, value in zip(leaf.held, leaf.values, strict=True):
+        if unit < k:
+            at[k - 1 - unit] = int(value == max(leaf.alphabet))
+    whole = grid.new_full([2] * k, -torch.inf)
+    whole[tuple(at)] = (grid + leaf.own).view([2] * free)
+    return whole.flatten()
 
 
 def log_weight_moments(
     couplings: Tensor, biases: Tensor, alphabet: Alphabet, limit: int = LIMIT
 ) -> tuple[Float[Tensor, ""], Float[Tensor, ""], Float[Tensor, ""]]:
     """log Z, ⟨w⟩ and Var(w). Raises: ValueError where n > limit."""
-    check_size(len(biases), limit)
-    ranks = share(couplings, biases)
+    check_sum(couplings, biases, limit)
+    ranks = share(couplings, biases) if len(biases) > PLAIN else (0, 1)
     mirrored, found = parts(couplings, biases, alphabet)
     rows = []
     for leaf in found:
@@ -86,8 +89,8 @@ def log_weight_moments(
     there = weights > 0  # the others' averages are of nothing
     mean, variance = torch.where(there, mean, 0.0), torch.where(there, variance, 0.0)
     middle = weights @ mean
-    twice = math.log(2) if mirrored else 0.0  # in the weight of the half, and no part of w
-    results = total, middle - twice, weights @ (variance + (mean - middle).square())
+    twice = math.log(2) if mirrored else 0.0
+    results = total + twice, middle, weights @ (variance + (mean - middle).square())
     return tuple(x.to(biases.dtype) for x in results)  # type: ignore[return-value]
 
 
@@ -108,17 +111,15 @@ def _spread(leaf: Leaf, ranks: tuple[int, int]) -> tuple[Tensor, Tensor, Tensor]
     wtt = wt * t.to(leaf.dtype)
     variance = torch.zeros_like(leaf.own)
     for block in groups.blocks(leaf.dtype, ranks):
-        own = ((block.values @ leaf.couplings[:k_a, :k_a]) * block.values).sum(-1) / 2 + block.values @ leaf.biases[
-            :k_a
-        ]
+        a = block.values
+        own = ((a @ leaf.couplings[:k_a, :k_a]) * a).sum(-1) / 2 + a @ leaf.biases[:k_a]
         x = (exponents(block.fields[1], leaf.alphabet) - mean_x).to(leaf.dtype)
         y = (own[:, None] + exponents(block.fields[0], leaf.alphabet) - (mean - mean_x - mean_t)).to(leaf.dtype)
         xx = block.x * x
         m = (xx * x) @ w + 2 * (xx @ wt) + block.x @ wtt
         m += 2 * y * (xx @ w + block.x @ wt) + y.square() * (block.x @ w)
-        unit = (
-            (block.log_scale + leaf.own - log_z).clamp(max=RANGE[leaf.dtype] - 8).exp()
-        )  # log Z is −∞ where all is lost
+        # log Z is −∞ where all is lost
+        unit = (block.log_scale + leaf.own - log_z).clamp(max=RANGE[leaf.dtype] - 8).exp()
         variance = variance + (unit * block.over_b(m).to(wide)).sum()
     return log_z, mean + leaf.own, joined(torch.zeros_like(log_z), [variance], ranks[1])[1][0]
 
@@ -127,13 +128,16 @@ def sample(
     couplings: Tensor, biases: Tensor, alphabet: Alphabet, count: int, rng: torch.Generator, limit: int = LIMIT
 ) -> Float[Tensor, "count n"]:
     """`count` independent draws. Raises: ValueError where n > limit."""
-    check_size(len(biases), limit)
+    check_sum(couplings, biases, limit)
     mirrored, found = parts(couplings, biases, alphabet)
-    found = list(found)
-    out = biases.new_empty(count, len(biases))
-    log_z = torch.stack([leaf_sums.log_sum(leaf) for leaf in found])
-    which = table.draw_rows(log_z.softmax(0), count, rng) if len(found) > 1 else torch.zeros(count, dtype=torch.int64)
-    for number, leaf in enumerate(found):
+    out, log_z, leaf = biases.new_empty(count, len(biases)), [], None
+    for leaf in found:
+        log_z.append(leaf_sums.log_sum(leaf))
+    alone = [leaf] if leaf and len(log_z) == 1 else None  # several are made anew: together they may not fit in memory
+    which = torch.zeros(count, dtype=torch.int64)
+    if not alone:
+        which = table.draw_rows(torch.stack(log_z).softmax(0), count, rng)
+    for number, leaf in enumerate(alone or parts(couplings, biases, alphabet)[1]):
         rows = (which == number).nonzero()[:, 0].to(out.device)
         if len(rows):
             s = out.new_empty(len(rows), len(biases))

@@ -10,6 +10,7 @@ Given one layer the units of the other are independent: with the fields a = b_h 
 and the same with x and h exchanged. So Z is a sum over the states of the smaller layer alone (`bipartite`).
 """
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import torch
@@ -18,9 +19,10 @@ from torch import Tensor, nn
 
 from .. import checks
 from .. import rng as randomness
-from .bipartite import Layers, log_sum, working_dtype
+from .bipartite import Layers, log_sum
 from .machine import BoltzmannMachine
-from .states import BIT, Alphabet, check_alphabet, check_input
+from .parameters import check_count
+from .states import BIT, check_alphabet, check_input, working_dtype
 
 __all__ = ["LayerMoments", "RestrictedBoltzmannMachine"]
 
@@ -49,13 +51,12 @@ class RestrictedBoltzmannMachine(nn.Module):
         n: int,
         m: int,
         rng: torch.Generator | None = None,
-        alphabet: Alphabet = BIT,
+        alphabet: Sequence[int] = BIT,
         dtype: torch.dtype = torch.float32,
     ):
         super().__init__()
         check_sizes(n, m)
-        check_alphabet(alphabet)
-        self.n, self.m, self.alphabet = n, m, alphabet
+        self.n, self.m, self.alphabet = n, m, check_alphabet(alphabet)
         zero = torch.zeros(n, m, dtype=dtype)
         self.weights = nn.Parameter(zero if rng is None else 0.01 * randomness.normal((n, m), rng, zero))
         self.visible_bias, self.hidden_bias = (nn.Parameter(torch.zeros(k, dtype=dtype)) for k in (n, m))
@@ -181,12 +182,6 @@ def check_sizes(n: int, m: int) -> None:
     """Raises ValueError where a layer has no unit."""
     if n < 1 or m < 1:
         raise ValueError(f"a machine with {n} visible and {m} hidden units; each layer has at least one")
-
-
-def check_count(count: int) -> None:
-    """Raises ValueError where no draw is asked for."""
-    if count < 1:
-        raise ValueError(f"count is {count}; ask for at least one draw")
 
 
 def check_layer(units: int, limit: int) -> None:

@@ -7,6 +7,8 @@ Cut the units into a low and a high half: w is the sum of a part for each half a
 table is one thin product, and no 2^n × n table is built.
 """
 
+from collections.abc import Sequence
+
 import torch
 from jaxtyping import Float
 from torch import Tensor
@@ -22,13 +24,13 @@ TABLE = 24  # units up to which a table of 2^n numbers is made
 
 
 def states(
-    n: int, alphabet: Alphabet = SPIN, dtype: torch.dtype = torch.float64, device: torch.device | str = "cpu"
+    n: int, alphabet: Sequence[int] = SPIN, dtype: torch.dtype = torch.float64, device: torch.device | str = "cpu"
 ) -> Float[Tensor, "two_to_n n"]:
     """All 2^n configurations, one a row: unit i of row r has the upper value where bit i of r is one.
 
     Raises: ValueError where n < 0 or n > 24 (the table would have 2^n · n numbers), or the alphabet is another.
     """
-    check_alphabet(alphabet)
+    alphabet = check_alphabet(alphabet)
     if not 0 <= n <= TABLE:
         raise ValueError(
             f"a table of 2^{n} configurations; n from 0 to {TABLE} fits in memory, beyond it use a machine"
@@ -51,10 +53,16 @@ def log_weights(
     return (torch.cat(left, -1) @ torch.cat(right, -2)).flatten(-2)
 
 
-def check_alphabet(alphabet: Alphabet) -> None:
-    """Raises ValueError where the alphabet is neither SPIN nor BIT."""
+def working_dtype(device: torch.device) -> torch.dtype:
+    """float64, or float32 on a device that has no float64 (MPS)."""
+    return torch.float32 if device.type == "mps" else torch.float64
+
+
+def check_alphabet(alphabet: Sequence[int]) -> Alphabet:
+    """SPIN or BIT itself, also for a list of the two values. Raises: ValueError where it is neither."""
     if tuple(alphabet) not in (SPIN, BIT):
         raise ValueError(f"the alphabet is {alphabet}; give SPIN = (-1, 1) or BIT = (0, 1)")
+    return SPIN if tuple(alphabet) == SPIN else BIT
 
 
 def check_units(name: str, s: Tensor, alphabet: Alphabet) -> None:
@@ -88,5 +96,5 @@ def check_input(name: str, s: Tensor, width: int | None, alphabet: Alphabet, lik
 def rows_of_states(numbers: Tensor, n: int, alphabet: Alphabet, dtype: torch.dtype) -> Float[Tensor, "rows n"]:
     """The configurations with these row numbers."""
     lower, upper = alphabet
-    bits = (numbers[:, None] >> torch.arange(n, device=numbers.device)) & 1
+    bits = (numbers[:, None] >> torch.arange(n, device=numbers.device)).bitwise_and_(1)
     return bits.to(dtype).mul_(upper - lower).add_(lower)

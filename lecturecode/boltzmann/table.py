@@ -12,7 +12,7 @@ from torch import Tensor
 from ..rng import uniform
 from .states import Alphabet, states
 
-__all__ = ["draw_rows", "log_weight_moments", "marginal", "moments"]
+__all__ = ["draw_rows", "log_weight_moments", "moments"]
 
 
 def moments(p: Float[Tensor, " two_to_n"], n: int, alphabet: Alphabet) -> tuple[Tensor, Tensor]:
@@ -26,15 +26,6 @@ def moments(p: Float[Tensor, " two_to_n"], n: int, alphabet: Alphabet) -> tuple[
     top = torch.cat([s_low.mT @ (p_low[:, None] * s_low), cross.mT], 1)
     bottom = torch.cat([cross, s_high.mT @ (p_high[:, None] * s_high)], 1)
     return mean, torch.cat([top, bottom])
-
-
-def marginal(p: Float[Tensor, " two_to_n"], units: list[int]) -> Float[Tensor, " two_to_k"]:
-    """The distribution of `units`, bit i of the row number being units[i]."""
-    n = len(p).bit_length() - 1
-    grid = p.reshape([2] * n)  # axis k is unit n − 1 − k
-    axes = [n - 1 - u for u in reversed(units)]
-    rest = [a for a in range(n) if a not in axes]
-    return grid.permute(axes + rest).reshape(2 ** len(units), -1).sum(-1)
 
 
 def log_weight_moments(w: Float[Tensor, " two_to_n"]) -> tuple[Tensor, Tensor, Tensor]:

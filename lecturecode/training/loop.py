@@ -109,7 +109,7 @@ def _steps(work, batches, optimizer, start) -> Iterator[Step]:
     step = None
     for number, batch in enumerate(batches, start=start + 1):
         value, bad = work(batch)
-        first_bad = torch.where(bad & (first_bad == 0), number, first_bad)
+        first_bad = torch.add(first_bad, bad & (first_bad == 0), alpha=number)
         step = Step(number, value, first_bad)
         yield step
     if step is not None:

@@ -11,6 +11,11 @@ from torch import distributed
 def found(form: str, rank: int = 0) -> dict[str, torch.Tensor]:
     if form == "different machines":
         brute.machine(20, 0.3, seed=rank).log_partition()
+    if form == "different sizes":
+        brute.machine(20 + rank, 0.3).log_partition()
+    if form == "own data" and rank == 0:  # what is summed as a table is shared with nobody: no other rank is waited for
+        brute.machine(5).moments()
+        brute.machine(16, biases=False).thermodynamics(1.0)
     model = brute.machine(18, 300.0) if form == "cut" else brute.machine(23, 0.3)
     value = model.log_partition()
     of_j, of_b = torch.autograd.grad(value, [model.couplings, model.biases])

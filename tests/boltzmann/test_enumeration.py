@@ -1,6 +1,7 @@
 """The three-group product against integers, closed forms and tables, where it is easy and where it underflows."""
 
 import math
+import weakref
 from collections import Counter
 
 import mpmath
@@ -246,3 +247,86 @@ def test_the_table_path_and_the_product_agree_where_they_meet():
         mean, second = table.moments(w.softmax(0), n, SPIN)
         close(model.moments().mean, mean)
         close(model.moments().second, second)
+
+
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16])
+def test_half_precision_is_summed_in_a_wider_one(dtype):
+    model = brute.machine(17, 0.3).to(dtype)
+    exact = log_weights(model._symmetric().double(), model.biases.double(), SPIN).logsumexp(0) + model.constant.double()
+    value = model.log_partition()
+    assert value.dtype == dtype
+    close(value, exact.detach(), torch.finfo(dtype).eps)
+
+
+def test_faster_products_of_the_caller_do_not_reach_log_z():
+    """Autocast, TF32 and bfloat16 products keep three digits, and float32 promises six."""
+    model = brute.machine(20, 0.3, dtype=torch.float32)
+    exact, mean = model.double().log_partition().detach(), model.moments().mean
+    model = model.float()
+    with torch.autocast("cpu", torch.bfloat16):
+        close(model.log_partition(), exact, 1e-6)
+        close(model.moments().mean, mean, 1e-6)
+    before = torch.get_float32_matmul_precision()
+    torch.set_float32_matmul_precision("medium")
+    try:
+        close(model.log_partition(), exact, 1e-6)
+        close(model.moments().mean, mean, 1e-6)
+    finally:
+        torch.set_float32_matmul_precision(before)
+
+
+@pytest.mark.parametrize("beta", [1e-3, 1e-9])
+def test_the_energy_of_a_hot_mirrored_machine(beta):
+    """U = −β Σ J_ij² (i < j) + O(β²) without biases: nothing of the size of log Z may stand beside it."""
+    model = brute.machine(18, 1.0, biases=False)
+    pairs = model.couplings.detach().square().sum() / 2
+    energy = model.thermodynamics(beta).energy + model.constant
+    assert abs(energy / (-beta * pairs) - 1) < 20 * beta + 1e-4
+
+
+def test_the_leaves_of_a_draw_are_not_kept(no_tables, monkeypatch):
+    """Each holds a table of its own: a machine cut into many would not fit in memory."""
+    alive, most = weakref.WeakSet(), 0
+
+    class Counted(Groups):
+        def __init__(self, *arguments):
+            nonlocal most
+            super().__init__(*arguments)
+            alive.add(self)
+            most = max(most, len(alive))
+
+    monkeypatch.setattr(leaves, "Groups", Counted)
+    model = brute.machine(14, 1000.0)
+    found = list(enumeration.parts(model._symmetric(), model.biases, SPIN)[1])
+    assert sum(leaf.groups is not None for leaf in found) > 3 < most
+    del found
+    most = 0
+    model.sample(100, seeded(1))
+    assert 1 <= most <= 3
+
+
+@BOTH
+def test_a_marginal_of_held_and_free_units(no_tables, alphabet):
+    """Cut couplings hold some of the wanted units; all of them are wanted, in another order."""
+    model = brute.machine(9, 400.0, alphabet, seed=2)
+    units = [8, 1, 0, 7, 2, 3, 6, 5, 4]
+    s = states(9, alphabet)
+    row = sum((s[:, u] == alphabet[1]).long() << i for i, u in enumerate(units))
+    close(model.marginal(units), torch.zeros(512, dtype=F64).index_add_(0, row, model.probabilities()), 2e-11)
+
+
+@pytest.mark.parametrize("rows", [3, 300])
+def test_a_batch_of_free_energies_is_summed_in_pieces(rows):
+    """300 rows of 2¹⁴ weights are two pieces; gradients and second derivatives are those of one row after the other."""
+    model = brute.machine(16, 0.4)
+    x = states(2)[torch.arange(rows) % 4]
+    (of_b,) = torch.autograd.grad(model.free_energy(x).sum(), model.biases, create_graph=True)
+    one = torch.zeros_like(of_b)
+    for row in states(2):
+        often = (x == row).all(1).sum()
+        (single,) = torch.autograd.grad(model.free_energy(row[None]).sum(), model.biases, create_graph=True)
+        one = one + often * single
+    close(of_b, one.detach(), 1e-11)
+    (twice,) = torch.autograd.grad(of_b[5], model.biases, retain_graph=True)
+    (wanted,) = torch.autograd.grad(one[5], model.biases)
+    close(twice, wanted, 1e-11)

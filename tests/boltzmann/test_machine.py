@@ -1,5 +1,6 @@
 """The machine against every configuration in Python and fifty digits, and what it refuses."""
 
+import copy
 import math
 
 import pytest
@@ -8,7 +9,16 @@ from boltzmann import brute
 from mpmath import log
 
 from lecturecode import seeded
-from lecturecode.boltzmann import BIT, SPIN, BoltzmannMachine, enumeration, states
+from lecturecode.boltzmann import (
+    BIT,
+    SPIN,
+    BoltzmannMachine,
+    GaussianRestrictedBoltzmannMachine,
+    RestrictedBoltzmannMachine,
+    enumeration,
+    parameters,
+    states,
+)
 
 F64 = torch.float64
 BOTH = pytest.mark.parametrize("alphabet", [SPIN, BIT], ids=["spins", "bits"])
@@ -145,6 +155,45 @@ def test_follows_the_device_and_the_dtype(device, dtype):
     assert torch.equal(model.sample(5, seeded(1)).cpu(), brute.machine(7, 0.5, dtype=dtype).sample(5, seeded(1)))
 
 
+@BOTH
+def test_an_alphabet_may_be_a_list(alphabet):
+    """As it comes back from JSON; the change of alphabet compares it."""
+    model = brute.machine(5, 0.9, alphabet)
+    listed = brute.machine(5, 0.9, list(alphabet))
+    assert isinstance(listed.alphabet, tuple)
+    for other in (SPIN, BIT):
+        close(listed.in_alphabet(list(other)).log_partition(), model.log_partition().detach())
+    for kind in (RestrictedBoltzmannMachine, GaussianRestrictedBoltzmannMachine):
+        one, two = (kind(3, 2, seeded(1), alphabet=a, dtype=F64) for a in (alphabet, list(alphabet)))
+        close(one.log_partition(), two.log_partition().detach())
+
+
+def test_the_constant_is_copied():
+    constant = torch.tensor(1.5, dtype=F64, requires_grad=True)
+    model = BoltzmannMachine(torch.zeros(2, 2, dtype=F64), torch.zeros(2, dtype=F64), SPIN, constant * 2)
+    same = model.in_alphabet(SPIN)
+    copied = copy.deepcopy(model)
+    model.constant.fill_(7.0)
+    assert same.constant == copied.constant == 3.0
+
+
+def test_leading_axes_of_x_are_kept():
+    model = brute.machine(6, 0.8)
+    x = states(3).view(2, 4, 3)
+    for ask in (model.free_energy, model.marginal_log_prob):
+        assert torch.equal(ask(x).flatten(), ask(states(3)))
+        close(ask(x[0, 1]), ask(x)[0, 1].detach())
+    model = brute.machine(20, 0.3)  # beyond the table, too
+    x = torch.ones(1, 2, 2, dtype=F64)
+    assert torch.equal(model.free_energy(x)[0], model.free_energy(x[0]))
+
+
+def test_probabilities_of_a_float32_machine_are_rounded_once():
+    """At |w| ~ 500 the float32 table of weights is off by 10⁻⁵, its exponentials with it."""
+    model = brute.machine(8, 40.0, BIT, dtype=torch.float32)
+    close(model.probabilities(), model.double().probabilities(), 1e-7)
+
+
 def test_an_optimizer_keeps_it_symmetric_with_a_zero_diagonal():
     model = brute.machine(6, 0.5)
     optimizer = torch.optim.Adam(model.parameters(), lr=0.1)
@@ -204,6 +253,12 @@ SPINS = torch.ones(3, 4, dtype=F64)
         (lambda m: m.free_energy(torch.ones(1, 5, dtype=F64)), "pass at most the first 4"),
         (lambda m: m.marginal_log_prob(SPINS[:0]), "at least one configuration"),
         (lambda m: m.log_partition(math.nan), "give a finite inverse temperature"),
+        (lambda m: m.log_partition(torch.ones((), requires_grad=True)), "beta requires a gradient"),
+        (lambda m: m.log_partition(1.7e308), r"(couplings|biases)\[\d.*\] is -?inf"),
+        (lambda m: m.thermodynamics(torch.ones(0)), "beta is empty"),
+        (lambda m: parameters.check_names([0.0, 1.5], m.n), r"units are \[0.0, 1.5\]; name different ones from 0 to 3"),
+        (lambda m: BoltzmannMachine(J, B, SPIN, math.nan), "constant is nan; give one finite number"),
+        (lambda m: BoltzmannMachine(J, B, SPIN, torch.ones(2)), "give one finite number"),
         (lambda m: m.thermodynamics(0.0), "beta has the value 0"),
         (lambda m: m.marginal([1, 1]), "name different ones from 0 to 3"),
         (lambda m: m.marginal([4]), "name different ones"),
@@ -232,6 +287,7 @@ def test_calls_that_are_refused(ask, words):
         lambda m: m.sample(2, seeded(1)),
         lambda m: m.log_prob(torch.ones(1, 60, dtype=F64)),
         lambda m: m.free_energy(torch.ones(1, 2, dtype=F64)),
+        lambda m: m.marginal_log_prob(torch.ones(1, 30, dtype=F64)),
     ],
 )
 def test_too_many_units_are_refused_before_any_work(ask, monkeypatch):
@@ -260,3 +316,26 @@ def test_a_limit_can_be_moved():
     with pytest.raises(ValueError, match="at most 5 are allowed here"):
         model.log_partition(limit=5)
     assert model.log_partition(limit=6).isfinite()
+    with pytest.raises(ValueError, match="at most 5 are allowed here"):
+        model.log_prob(states(6), limit=5)
+
+
+@pytest.mark.parametrize("n", [5, 40])
+@pytest.mark.parametrize("value", [math.nan, math.inf])
+def test_a_spoiled_parameter_is_refused_and_not_cut_for_ever(n, value):
+    model = BoltzmannMachine(torch.zeros(n, n, dtype=F64), torch.ones(n, dtype=F64))
+    model.couplings.data[1, 2] = value
+    asked = [model.log_partition, model.moments, lambda: model.marginal([0]), lambda: model.thermodynamics(1.0)]
+    for ask in (*asked, lambda: model.sample(1, seeded(1)), lambda: model.free_energy(torch.ones(1, 1, dtype=F64))):
+        with pytest.raises(ValueError, match=r"couplings\[\d, \d\] is (nan|inf)"):
+            ask()
+
+
+def test_the_limit_of_a_free_energy_counts_the_hidden_units():
+    model = brute.machine(6)
+    x = states(2)
+    with pytest.raises(ValueError, match="cannot enumerate n = 4 units"):
+        model.free_energy(x, limit=3)
+    with pytest.raises(ValueError, match="cannot enumerate n = 6 units"):
+        model.marginal_log_prob(x, limit=5)
+    close(model.marginal_log_prob(x, limit=6).exp().sum(), 1.0)

@@ -32,7 +32,8 @@ def test_all_ranks_get_the_same_number(tmp_path, form, count):
                 assert torch.equal(value, loaded[0][name]), name
 
 
-def test_different_machines_are_refused(tmp_path):
-    run = started(tmp_path, "different machines", 2)
+@pytest.mark.parametrize("form", ["different machines", "different sizes"])
+def test_different_machines_are_refused(tmp_path, form):
+    run = started(tmp_path, form, 2)
     assert run.returncode != 0
     assert "the ranks hold different machines" in run.stderr
