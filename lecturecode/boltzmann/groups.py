@@ -28,16 +28,20 @@ WIDTH = {"cuda": 13}  # most units in B and in C, from the cache: a product of 2
 ROWS = {"cuda": 2**13}  # of A in one block
 
 
+Factors = tuple[Float[Tensor, "rows _"], Float[Tensor, "rows _"]]  # over the high and the low units of a group
+
+
 @dataclass(frozen=True)
 class Block:
-    """Some rows a of A: their values, the log of what was taken out of them, X, and Y as two factors of a product."""
+    """Some rows a of A: their values, the log of what was taken out of them, X and its factors, and those of Y."""
 
     numbers: Int[Tensor, " rows"]
     values: Float[Tensor, "rows k_a"]
     log_scale: Float[Tensor, " rows"]
     fields: tuple[Float[Tensor, "rows k_b"], Float[Tensor, "rows k_c"]]
     x: Float[Tensor, "rows two_to_kc"]
-    y: tuple[Float[Tensor, "rows high"], Float[Tensor, "rows low"]]
+    x_factors: Factors
+    y: Factors
 
     def over_b(self, m: Float[Tensor, "rows two_to_kb"]) -> Float[Tensor, " rows"]:
         """Σ_b Y(a,b) m(a,b), without forming Y."""
@@ -77,8 +81,9 @@ class Groups:
     def block(self, numbers: Int[Tensor, " rows"], dtype: torch.dtype, buffer: Tensor | None = None) -> Block:
         """The block of any rows, by their numbers."""
         values, log_scale, of_b, of_c = self._of(numbers)
-        x = outer(*self._factors(of_c, dtype), buffer)
-        return Block(numbers, values, log_scale, (of_b, of_c), x, self._factors(of_b, dtype))
+        high, low = self._factors(of_c, dtype)
+        x = outer(high, low, buffer)
+        return Block(numbers, values, log_scale, (of_b, of_c), x, (high, low), self._factors(of_b, dtype))
 
     def _numbers(self, start: int) -> Tensor:
         return torch.arange(start, start + self.rows, device=self.biases.device)
@@ -92,7 +97,7 @@ class Groups:
         log_scale = own + largest(fields, self.alphabet).sum(-1) + self.top
         return a, log_scale, fields[:, : self.k_b], fields[:, self.k_b :]
 
-    def _factors(self, fields: Tensor, dtype: torch.dtype) -> tuple[Tensor, Tensor]:
+    def _factors(self, fields: Tensor, dtype: torch.dtype) -> Factors:
         """exp(F·s − max) over all s as an outer product: its factors over the high and the low half of the units."""
         low = fields.shape[1] // 2
         high, low = (

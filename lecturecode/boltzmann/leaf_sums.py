@@ -2,7 +2,8 @@
 
 With P(a,b,c) = e^{log_scale(a)} X(a,c) W(c,b) Y(a,b)/Z and M = XW, all pair marginals are products with W:
     P_AB = Y∘M,   P_AC = X∘(YWᵀ),   P_CB = W∘(XᵀY)     (each row a times e^{log_scale(a)}/Z).
-Three products give log Z and every ⟨s_i s_j⟩ in one pass. The sums are kept in units of the largest row so far.
+Three products give log Z and every ⟨s_i s_j⟩ in one pass. The sums over a row need no further table: X and Y are outer
+products, so what is wanted of a row are sums against its factors.
 """
 
 from collections.abc import Iterator
@@ -12,14 +13,14 @@ from jaxtyping import Float
 from torch import Tensor
 
 from . import table
-from .groups import Groups, outer
+from .groups import Factors, Groups, outer
 from .leaves import Leaf
-from .ranks import joined
-from .states import log_weights, states
+from .ranks import joined, summed
+from .states import Alphabet, log_weights, states
 
 __all__ = ["log_sum", "moments", "row_sums"]
 
-SPAN = {torch.float64: 650.0, torch.float32: 60.0}  # a row's scale stands at most this far above the unit of the sums
+SPAN = {torch.float64: 600.0, torch.float32: 40.0}  # ℓ stands this far above the unit of the sums: room on both sides
 
 
 def log_sum(leaf: Leaf, share: tuple[int, int] = (0, 1)) -> Float[Tensor, ""]:
@@ -29,8 +30,7 @@ def log_sum(leaf: Leaf, share: tuple[int, int] = (0, 1)) -> Float[Tensor, ""]:
     total = torch.full_like(leaf.own, -torch.inf)
     for rows in row_sums(leaf.groups, leaf.dtype, share):
         total = torch.logaddexp(total, rows.logsumexp(0))
-    top, (one,) = joined(total, [torch.ones_like(total)], share[1])
-    return leaf.own + top + one.log()
+    return leaf.own + joined(total, share[1])
 
 
 def row_sums(groups: Groups, dtype: torch.dtype, share: tuple[int, int] = (0, 1)) -> Iterator[Tensor]:
@@ -50,39 +50,43 @@ def moments(leaf: Leaf, share: tuple[int, int] = (0, 1)) -> tuple[Tensor, Tensor
         return leaf.own + log_z, *table.moments((w - log_z).exp(), len(leaf.free), leaf.alphabet)
     groups, wide = leaf.groups, leaf.own.dtype
     k_a, n = groups.k_a, len(leaf.free)
-    s_b, s_c = (states(k, leaf.alphabet, leaf.dtype, leaf.own.device) for k in (groups.k_b, groups.k_c))
+    s_b, s_c = (states(k, leaf.alphabet, wide, leaf.own.device) for k in (groups.k_b, groups.k_c))
     w = groups.w.to(leaf.dtype)
     m, q = w.new_empty(groups.rows, w.shape[1]), w.new_empty(groups.rows, w.shape[0])
     y, g = torch.empty_like(m), None
-    top = torch.full_like(leaf.own, -torch.inf)
+    top = groups.scale() - SPAN[leaf.dtype]
     of_a = leaf.own.new_zeros(k_a, n + 1)  # Σ_a a · (1, aᵀ, bᵀ, cᵀ), in units of e^top
     total = torch.zeros_like(leaf.own)
     for block in groups.blocks(leaf.dtype, share):
+        unit = (block.log_scale - top).exp().to(leaf.dtype)[:, None]
+        scaled = block.y[0] * unit, block.y[1]
         torch.mm(block.x, w, out=m)
-        rows = block.over_b(m).to(wide)
-        largest = torch.maximum((block.log_scale + rows.log()).max(), block.log_scale.max() - SPAN[leaf.dtype])
-        before, top = top, torch.maximum(top, largest)
-        shrink = torch.where(before == top, torch.ones_like(top), (before - top).exp())
-        unit = (block.log_scale - top).exp()
-        p_a = unit * rows
-        outer(block.y[0] * unit.to(leaf.dtype)[:, None], block.y[1], y)
-        torch.mm(y, w.mT, out=q)
-        g = block.x.mT @ y if g is None else g.mul_(shrink.to(leaf.dtype)).addmm_(block.x.mT, y)
+        torch.mm(outer(*scaled, y), w.mT, out=q)
+        g = block.x.mT @ y if g is None else g.addmm_(block.x.mT, y)
+        b_sum, p_a = _mean_of_rows(scaled, m, leaf.alphabet, wide)
+        c_sum, _ = _mean_of_rows(block.x_factors, q, leaf.alphabet, wide)
         a = block.values
-        thin = a.mT.to(leaf.dtype)
-        to_b, to_c = thin @ m.mul_(y) @ s_b, thin @ q.mul_(block.x) @ s_c
-        weighted = p_a[:, None] * a
-        of_a = of_a * shrink + torch.cat([weighted.sum(0)[:, None], a.mT @ weighted, to_b.to(wide), to_c.to(wide)], 1)
-        total = total * shrink + p_a.sum()
-    top, (total, of_a, g) = joined(top, [total, of_a, torch.zeros_like(w) if g is None else g], share[1])
+        rest = torch.cat([p_a[:, None], p_a[:, None] * a, b_sum, c_sum], 1)
+        of_a, total = of_a + a.mT @ rest, total + p_a.sum()
+    total, of_a, g = summed([total, of_a, torch.zeros_like(w) if g is None else g], share[1])
     log_total, total = total.log(), total.clamp(min=torch.finfo(wide).tiny)
     p_cb = g.mul_(w).div_(total.to(leaf.dtype)).to(wide)
-    of_rest = _two_groups(p_cb, s_b.to(wide), s_c.to(wide))
+    of_rest = _two_groups(p_cb, s_b, s_c)
     of_a = of_a / total
     mean = torch.cat([of_a[:, 0], of_rest[0]])
     cross = of_a[:, 1 + k_a :]
     second = torch.cat([of_a[:, 1:], torch.cat([cross.mT, of_rest[1]], 1)])
     return leaf.own + top + log_total, mean, second
+
+
+def _mean_of_rows(factors: Factors, m: Tensor, alphabet: Alphabet, wide: torch.dtype) -> tuple[Tensor, Tensor]:
+    """Σ_s Y(a,s) m(a,s) s for each row a, and the same without s, from the two factors of Y alone."""
+    high, low = factors
+    grid = m.view(*high.shape, low.shape[1])
+    of_high = (high * torch.bmm(grid, low[:, :, None])[:, :, 0]).to(wide)
+    of_low = (low * torch.bmm(high[:, None, :], grid)[:, 0, :]).to(wide)
+    tables = [states(p.shape[1].bit_length() - 1, alphabet, wide, p.device) for p in (of_low, of_high)]
+    return torch.cat([of_low @ tables[0], of_high @ tables[1]], 1), of_high.sum(1)
 
 
 def _two_groups(p: Float[Tensor, "c b"], s_b: Tensor, s_c: Tensor) -> tuple[Tensor, Tensor]:

@@ -1,14 +1,14 @@
 """One sum over several processes: each takes its blocks of rows, and the parts are joined once, at the end.
 
-A partial sum is a pair (log of its scale, sums in units of that scale). Two collectives join them: the largest scale,
-then the sums. All processes get the same number. Without torch.distributed nothing is done.
+A logarithm of a sum is joined by two collectives: the largest, then the sums in units of it. Sums in one unit need one.
+All processes get the same number. Without torch.distributed nothing is done.
 """
 
 import torch
 from jaxtyping import Float
 from torch import Tensor, distributed
 
-__all__ = ["joined", "share"]
+__all__ = ["joined", "share", "summed"]
 
 
 def share(couplings: Float[Tensor, "n n"], biases: Float[Tensor, " n"]) -> tuple[int, int]:
@@ -34,14 +34,18 @@ def _same(mark: Tensor) -> bool:
     return torch.equal(both, torch.cat([mark, -mark]))
 
 
-def joined(log_scale: Float[Tensor, ""], sums: list[Tensor], ranks: int) -> tuple[Float[Tensor, ""], list[Tensor]]:
-    """The sums of all ranks in units of the largest scale."""
+def joined(log_sum: Float[Tensor, ""], ranks: int) -> Float[Tensor, ""]:
+    """The logarithm of the sum over all ranks."""
     if ranks == 1:
-        return log_scale, sums
-    top = log_scale.clone()
+        return log_sum
+    top = log_sum.clone()
     distributed.all_reduce(top, distributed.ReduceOp.MAX)
-    factor = torch.where(log_scale == top, torch.ones_like(top), (log_scale - top).exp())  # both may be −∞
-    sums = [x * factor for x in sums]
-    for x in sums:
+    part = torch.where(log_sum == top, torch.ones_like(top), (log_sum - top).exp())  # both may be −∞
+    return top + summed([part], ranks)[0].log()
+
+
+def summed(sums: list[Tensor], ranks: int) -> list[Tensor]:
+    """The sums of all ranks, where all are in the same unit."""
+    for x in sums if ranks > 1 else ():
         distributed.all_reduce(x)
-    return top, sums
+    return sums

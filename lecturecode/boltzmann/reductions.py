@@ -19,7 +19,7 @@ from . import leaf_sums, table
 from .enumeration import LIMIT, check_sum, parts
 from .groups import exponents, outer
 from .leaves import PLAIN, RANGE, Leaf
-from .ranks import joined, share
+from .ranks import share, summed
 from .states import Alphabet, log_weights, rows_of_states
 
 __all__ = ["log_weight_moments", "marginal", "sample"]
@@ -121,7 +121,7 @@ def _spread(leaf: Leaf, ranks: tuple[int, int]) -> tuple[Tensor, Tensor, Tensor]
         # log Z is −∞ where all is lost
         unit = (block.log_scale + leaf.own - log_z).clamp(max=RANGE[leaf.dtype] - 8).exp()
         variance = variance + (unit * block.over_b(m).to(wide)).sum()
-    return log_z, mean + leaf.own, joined(torch.zeros_like(log_z), [variance], ranks[1])[1][0]
+    return log_z, mean + leaf.own, summed([variance], ranks[1])[0]
 
 
 def sample(
