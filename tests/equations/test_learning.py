@@ -4,6 +4,7 @@ Machines are written out as tables over all (x, h), in loops over configurations
 them. Chains are transition matrices, annealed walks are sums over every path that there is.
 """
 
+import copy
 import itertools
 import math
 
@@ -111,18 +112,18 @@ def test_one_hidden_unit_for_each_pattern():
     X = configurations(n, BIT)
     v = X[rng.choice(len(X), k, replace=False)]
     p = rng.dirichlet(np.ones(k))
-    for M, reach in ((5.0, 1.0), (300.0, 9.0), (1e4, 12.0), (1e10, 60.0)):
+    for gamma, reach in ((5.0, 1.0), (300.0, 9.0), (1e4, 12.0), (1e10, 60.0)):
         model = RestrictedBoltzmannMachine(n, k, dtype=f64)
         with torch.no_grad():
             model.weights.copy_(tensor(reach * (2 * v - 1).T))
-            model.hidden_bias.copy_(tensor(np.log(M * p) - reach * v.sum(1)))
-        d = np.abs(X[:, None] - v).sum(-1)
-        f = (1 + M * p * np.exp(-reach * d)).prod(1)
+            model.hidden_bias.copy_(tensor(np.log(gamma * p) - reach * v.sum(1)))
+        distance = np.abs(X[:, None] - v).sum(-1)
+        f = (1 + gamma * p * np.exp(-reach * distance)).prod(1)
         assert_close(model.free_energy(tensor(X)), -np.log(f))
         at = [int((np.abs(X - one).sum(1) == 0).argmax()) for one in v]
         divergence = (p * np.log(p * f.sum() / f[at])).sum()
-        bound = math.log1p(2**n / M) + M * math.exp(-reach)
-        if M < 1e9:
+        bound = math.log1p(2**n / gamma) + gamma * math.exp(-reach)
+        if gamma < 1e9:
             assert divergence < bound
         else:
             assert_at_most(divergence, bound)
@@ -299,20 +300,30 @@ def test_three_energies_three_means():
 
 @equation("rbm-ceiling")
 def test_no_model_beats_the_entropy_of_the_data():
-    """Both sides with a machine's table of P; equality for the machine that the theorem on patterns builds."""
-    x = bars_and_stripes(3).double()
-    assert_close(len({tuple(row) for row in x.tolist()}), 14)
+    """The 14 images found among all 512, entropy and divergence as sums over all of them, P from the table of f.
+
+    The bound is reached by the machine that the theorem on patterns builds.
+    """
     model = random_restricted(9, 4)
-    log_p = model.log_prob(x).detach().numpy()
-    divergence = (np.log(1 / 14) - log_p).mean()
+    X, _, f = weights_of(model)
+    squares = X.reshape(-1, 3, 3)
+    columns, rows = (squares == squares[:, :1]).all((1, 2)), (squares == squares[:, :, :1]).all((1, 2))
+    p = (columns | rows) / (columns | rows).sum()
+    P, on = f.sum(1) / f.sum(), p > 0
+    entropy = -math.fsum(p[on] * np.log(p[on]))
+    divergence = math.fsum(p[on] * np.log(p[on] / P[on]))
+    assert abs(entropy - 2.639) < 5e-4
     assert divergence > 0
-    assert_close(-model.log_prob(x).mean(), math.log(14) + divergence)
-    M, reach = 1e12, 80.0
+    assert_close(entropy, math.log(14))
+    x = bars_and_stripes(3).double()
+    assert sorted(map(tuple, x.tolist())) == sorted(map(tuple, X[on].tolist()))
+    assert_close(-model.log_prob(x).mean(), entropy + divergence)
+    gamma, reach = 1e12, 80.0
     built = RestrictedBoltzmannMachine(9, 14, dtype=f64)
     with torch.no_grad():
         built.weights.copy_(reach * (2 * x - 1).mT)
-        built.hidden_bias.copy_(math.log(M / 14) - reach * x.sum(1))
-    assert_at_most(math.log(14), -built.log_prob(x).mean().item())
+        built.hidden_bias.copy_(math.log(gamma / 14) - reach * x.sum(1))
+    assert_at_most(entropy, -built.log_prob(x).mean().item())
 
 
 @equation("rbm-contrastive-loss")
@@ -417,26 +428,40 @@ def test_bias_shrinks_with_the_second_eigenvalue():
                 assert off < limit
 
 
+def transition(model, X, H):
+    """T from the library's probabilities of single units, multiplied over the units of a layer."""
+    upper = model.alphabet[1]
+
+    def layer(chance, units):
+        chance = chance.detach().numpy()
+        return np.where(np.equal(units, upper)[:, None], chance, 1 - chance).prod(-1)
+
+    return layer(model.visible(tensor(H)), X) @ layer(model.hidden(tensor(X)), H)
+
+
 @equation("cd-persistent")
-def test_persistent_chains_at_rest_reach_the_model():
-    """With θ held, p_t is T^t p_0 and the gradient becomes the likelihood's; one moving step against the tables."""
-    model = random_restricted(seed=11)
-    X, H, f = weights_of(model)
-    *_, T = chain(f)
-    rows = [2, 4, 13]
+def test_persistent_chains_follow_a_machine_that_moves():
+    """p_2 with θ_2 unlike θ_1: products of the library's T against a sum over every path x→h→x→h→x in the tables of f.
+
+    The gradient at θ_2 from the loss against the sum of (p̂ − p_2) ∇F; with θ at rest the limit is P.
+    """
+    first, second = (random_restricted(3, 2, seed=seed) for seed in (11, 12))
+    X, H, f1 = weights_of(first)
+    *_, f2 = weights_of(second)
+    rows = [2, 4, 7]
     data = np.bincount(rows, minlength=len(X)) / len(rows)
-    p = data
-    for _ in range(3):
-        p = T @ p
-    assert_close(p, T @ T @ T @ data)
-    loss = contrastive_loss(model, tensor(X[rows]), tensor(X), tensor(p / p.sum()))
-    assert_close(gradient(model, loss)[0], np.tensordot(data - p, slopes_of_f(X, H, f), 1))
-    rest = np.linalg.matrix_power(T, 2**14) @ data
-    assert_close(rest, f.sum(1) / f.sum(), tol=1e-10)  # 2^14 products of rounded numbers
-    with torch.no_grad():
-        model.weights.add_(0.3)
-    *_, moved = chain(weights_of(model)[2])
-    assert_close(moved @ (f.sum(1) / f.sum()) - moved @ rest, 0.0, tol=1e-10)
+    T1, T2 = transition(first, X, H), transition(second, X, H)
+    p = np.zeros(len(X))
+    for x0, h1, x1, h2, x2 in itertools.product(rows, range(4), range(8), range(4), range(8)):
+        one = f1[x0, h1] / f1[x0].sum() * f1[x1, h1] / f1[:, h1].sum()
+        two = f2[x1, h2] / f2[x1].sum() * f2[x2, h2] / f2[:, h2].sum()
+        p[x2] += one * two / len(rows)
+    assert_close(T2 @ (T1 @ data), p)
+    assert np.abs(T1 @ (T2 @ data) - p).max() > 1e-3  # the order of the machines matters
+    loss = contrastive_loss(second, tensor(X[rows]), tensor(X), tensor(p / p.sum()))
+    assert_close(gradient(second, loss)[0], np.tensordot(data - p, slopes_of_f(X, H, f2), 1))
+    rest = np.linalg.matrix_power(T2, 2**14) @ data
+    assert_close(rest, f2.sum(1) / f2.sum(), tol=1e-10)  # 2^14 products of rounded numbers
 
 
 # --- annealed importance sampling: every path of a chain with four states ---------------------------------------------
@@ -590,6 +615,40 @@ def test_many_temperatures():
     nodes, weights = np.polynomial.legendre.leggauss(40)
     integral = sum(w / 2 * variance((x + 1) / 2) for x, w in zip(nodes, weights, strict=True))
     assert_close(table_of[0], integral, tol=1e-8)
+
+
+@equation("ais-summed-out")
+def test_summing_over_hidden_units_lowers_the_divergence():
+    """Both sides from tables at two temperatures of one machine; equal where f_k/f_{k−1} does not depend on h.
+
+    Each side is 1 + χ² times Z_k²/Z_{k−1}, and the left one is what the library's free energies give.
+    """
+    for alphabet in ALPHABETS:
+        model, base = random_restricted(alphabet=alphabet), torch.linspace(-1, 1, 4, dtype=f64)
+
+        def tempered(beta, model=model, base=base):
+            at = copy.deepcopy(model)
+            with torch.no_grad():
+                at.weights.mul_(beta)
+                at.hidden_bias.mul_(beta)
+                at.visible_bias.mul_(beta).add_((1 - beta) * base)
+            return at
+
+        for beta in (0.0, 0.5, 0.9):
+            low, high = tempered(beta), tempered(beta + 0.1)
+            X, _, before = weights_of(low)
+            *_, after = weights_of(high)
+            summed, apart = (after.sum(1) ** 2 / before.sum(1)).sum(), (after**2 / before).sum()
+            assert summed < apart - 1e-3
+            scale = after.sum() ** 2 / before.sum()
+            for q, p, side in ((before.sum(1), after.sum(1), summed), (before, after, apart)):
+                q, p = q / q.sum(), p / p.sum()
+                assert_close((1 + ((p - q) ** 2 / q).sum()) * scale, side, relative=True)
+            x = tensor(X)
+            assert_close((low.free_energy(x) - 2 * high.free_energy(x)).exp().sum(), summed, relative=True)
+        before = weights_of(model)[2]
+        after = before * np.exp(X @ np.array([0.3, -0.2, 0.5, 0.1]))[:, None]  # moves biases of x alone
+        assert_at_most((after.sum(1) ** 2 / before.sum(1)).sum(), (after**2 / before).sum())
 
 
 # --- solutions --------------------------------------------------------------------------------------------------------

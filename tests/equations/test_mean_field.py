@@ -462,19 +462,19 @@ def test_the_energy_never_rises():
         s, nothing = spins(n), np.zeros(n)
         before, worst = energies(J, nothing, s), []
         for i in range(n):
-            h = s @ J[i]
+            field = s @ J[i]
             after = s.copy()
-            after[:, i] = np.where(h == 0, s[:, i], np.sign(h))
+            after[:, i] = np.where(field == 0, s[:, i], np.sign(field))
             change = energies(J, nothing, after) - before
-            assert_close(-(after[:, i] - s[:, i]) * h, change)
-            assert_close(np.where(after[:, i] != s[:, i], -2 * np.abs(h), 0.0), change)
+            assert_close(-(after[:, i] - s[:, i]) * field, change)
+            assert_close(np.where(after[:, i] != s[:, i], -2 * np.abs(field), 0.0), change)
             worst.append(change.max())
         assert_at_most(np.array(worst), 0.0)
 
 
 @equation("hopfield-signal")
 def test_signal_and_noise():
-    """ξ_i h_i at the first pattern from the couplings, against the double sum over other patterns and other units."""
+    """ξ_i c_i at the first pattern from the couplings, against the double sum over other patterns and other units."""
     for K, n in ((1, 5), (4, 6), (9, 7)):
         x = random_patterns(K, n, seed=K)
         J = hebb(x)
@@ -489,8 +489,8 @@ def test_the_chance_of_a_wrong_unit():
     and variance against the complementary error function."""
     for K, n in ((3, 3), (3, 4), (3, 5), (5, 3), (4, 4)):
         x = spins(n * K).reshape(-1, K, n)
-        h = np.einsum("rkj,rj,rk->r", x[:, :, 1:], x[:, 0, 1:], x[:, :, 0])  # n h_i without its own unit, i = 0
-        wrong = np.mean(np.round(h * x[:, 0, 0]) < 0)
+        field = np.einsum("rkj,rj,rk->r", x[:, :, 1:], x[:, 0, 1:], x[:, :, 0])  # n c_i, without unit i = 0 itself
+        wrong = np.mean(np.round(field * x[:, 0, 0]) < 0)
         assert_close(scipy.stats.binom.sf(math.floor(K * (n - 1) / 2), (K - 1) * (n - 1), 0.5), wrong)
     for K, n in ((57, 400), (101, 1001)):
         count = (K - 1) * (n - 1)
