@@ -322,8 +322,8 @@ PLANTS = (
     Plant(
         "three groups: W not transposed in the table of A and C",
         "lecturecode/boltzmann/leaf_sums.py",
-        "torch.mm(y, w.mT, out=q)",
-        "torch.mm(y, w, out=q)",
+        "torch.mm(outer(*scaled, y), w.mT, out=q)",
+        "torch.mm(outer(*scaled, y), w, out=q)",
         ENUMERATION + "test_moments_from_three_products",
     ),
     Plant(
