@@ -16,6 +16,8 @@ EXACT = "tests/equations/test_exact.py::"
 ENUMERATION = "tests/equations/test_enumeration.py::"
 MEAN_FIELD = "tests/equations/test_mean_field.py::"
 LEARNING = "tests/equations/test_learning.py::"
+CHAINS = "tests/equations/test_chains.py::"
+MONTE_CARLO = "tests/equations/test_monte_carlo.py::"
 
 
 @dataclass(frozen=True)
@@ -390,5 +392,77 @@ PLANTS = (
         "return data - weights.detach() @",
         "return data + weights.detach() @",
         LEARNING + "test_one_loss_for_all_negative_phases",
+    ),
+    Plant(
+        "chain: the step backwards is the step forwards",
+        "lecturecode/markov/chain.py",
+        "joint = (self.T * p).mT  # [j, i]",
+        "joint = self.T * p",
+        CHAINS + "test_reversal",
+        fast=True,
+    ),
+    Plant(
+        "stationary: a row of T read as its column",
+        "lecturecode/markov/stationary.py",
+        "p[k] = torch.dot(T[k, :k], p[:k]) / leaving[k]",
+        "p[k] = torch.dot(T[:k, k], p[:k]) / leaving[k]",
+        CHAINS + "test_elimination",
+    ),
+    Plant(
+        "mixing: the last time that is too far",
+        "lecturecode/markov/spectrum.py",
+        "return steps + 1",
+        "return steps",
+        CHAINS + "test_mixing_time",
+    ),
+    Plant(
+        "rates: a factorial that is one off",
+        "lecturecode/markov/matrices.py",
+        "(short / k) * (jumps @ T)",
+        "(short / (k + 1)) * (jumps @ T)",
+        CHAINS + "test_exponential",
+    ),
+    Plant(
+        "hitting: absorbed from the wrong side",
+        "lecturecode/markov/hitting.py",
+        "right = torch.stack([T[states][:, inside].sum(0) for states in parts], 1)",
+        "right = torch.stack([T[inside][:, states].sum(1) for states in parts], 1)",
+        CHAINS + "test_gambler",
+    ),
+    Plant(
+        "mala: the drift of the way back left out",
+        "lecturecode/markov/continuous.py",
+        "back = (x - other - self.tau * slope_there).square().sum(-1)",
+        "back = (x - other).square().sum(-1)",
+        MONTE_CARLO + "test_mala_acceptance",
+        fast=True,
+    ),
+    Plant(
+        "langevin: the noise of half the variance",
+        "lecturecode/markov/continuous.py",
+        "return x + self.tau * slope + math.sqrt(2 * self.tau) * normal(",
+        "return x + self.tau * slope + math.sqrt(self.tau) * normal(",
+        MONTE_CARLO + "test_langevin_step",
+    ),
+    Plant(
+        "hmc: the kinetic energy without its half",
+        "lecturecode/markov/continuous.py",
+        "start = value - (momentum.square() * inverse).sum(-1) / 2",
+        "start = value - (momentum.square() * inverse).sum(-1)",
+        MONTE_CARLO + "test_hmc_acceptance_and_its_mean",
+    ),
+    Plant(
+        "clusters: a bond for half the coupling",
+        "lecturecode/markov/clusters.py",
+        "self._chance = -torch.expm1(-2 * self.couplings.abs())",
+        "self._chance = -torch.expm1(-self.couplings.abs())",
+        MONTE_CARLO + "test_the_cluster_step_is_reversible",
+    ),
+    Plant(
+        "clusters: the field of a cluster with the other sign",
+        "lecturecode/markov/clusters.py",
+        "stays = torch.sigmoid(2 * member",
+        "stays = torch.sigmoid(-2 * member",
+        MONTE_CARLO + "test_the_cluster_step_is_reversible",
     ),
 )

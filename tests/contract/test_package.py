@@ -31,10 +31,34 @@ from lecturecode.boltzmann import (
     contrastive_loss,
     ising,
     lattice_log_partition,
+    states,
     torus_log_partition,
 )
 from lecturecode.data import bars_and_stripes, digits
-from lecturecode.markov import ais, flip, geometric, gibbs, metropolis
+from lecturecode.markov import (
+    MarkovChain,
+    ais,
+    block_gibbs,
+    checkerboard,
+    effective_sample_size,
+    evolve,
+    flip,
+    geometric,
+    gibbs,
+    hmc,
+    langevin,
+    mala,
+    metropolis,
+    multispin,
+    pack,
+    parallel_tempering,
+    r_hat,
+    run,
+    standard_error,
+    swendsen_wang,
+    transition_matrix,
+    unpack,
+)
 from lecturecode.nn import conv_decoder, conv_encoder, linear, mlp
 from lecturecode.training import Batches, Best, Checkpoint, Ema, adam, fit, mean_score
 from lecturecode.vae import (
@@ -200,6 +224,41 @@ def _anneal() -> torch.Tensor:
     ).log_ratio
 
 
+def _markov_chain() -> None:
+    chain = MarkovChain.from_rates(torch.tensor([[-1.0, 2.0], [1.0, -2.0]]), 0.5)
+    _ = chain.sample(torch.zeros(3, dtype=torch.long), 4, rng.seeded(1)), chain.reverse(), chain.spectral_gap
+    _ = evolve([chain.T], P), chain.evolve(P, 9), chain.mixing_time(), chain.mixing_time_bounds(), chain.period
+    _ = chain.hitting_times([0]), chain.hitting_probabilities([1]), chain.absorption_probabilities()
+
+
+def _kernels() -> None:
+    def energy(x: torch.Tensor) -> torch.Tensor:
+        return -x.sum(-1)
+
+    x = torch.ones(3, 2)
+    for kernel in (
+        langevin(torch.neg, 0.1),
+        mala(energy, 0.1),
+        hmc(energy, 0.1, 2, jitter=0.1),
+        gibbs(torch.sigmoid, (0, 1), scan="random"),
+        block_gibbs(energy, (0, 1), [[0, 1]]),
+        parallel_tempering(lambda x, beta: beta * energy(x), lambda beta: flip((0, 1)), [0.0, 0.5, 1.0]),
+    ):
+        draws = torch.stack(list(run(kernel, x.expand(3, 3, 2), 4, rng.seeded(1), burn_in=1)))
+        _ = effective_sample_size(draws), r_hat(draws), standard_error(draws)
+    _ = transition_matrix(
+        metropolis(energy, flip((0, 1))), torch.tensor([[0.0, 0.0], [0.0, 1.0], [1.0, 0.0], [1.0, 1.0]])
+    )
+
+
+def _lattices() -> None:
+    x = torch.ones(64, 4)
+    kernels = checkerboard(2, 2), checkerboard(2, 2, 1.0, torch.zeros(2, 2)), swendsen_wang(2, 2, 0.5)
+    for kernel in kernels:
+        _ = kernel(x, rng.seeded(1)), kernel.matrix(states(4))
+    _ = unpack(multispin(2, 2, 0.5, 0.1)(pack(x), rng.seeded(1)))
+
+
 def _restricted() -> None:
     start = rng.seeded(1)
     model = RestrictedBoltzmannMachine(4, 2, start)
@@ -278,6 +337,9 @@ WORK = {
     "restricted": _restricted,
     "restricted, Gaussian": _real_valued,
     "gibbs, metropolis, ais": _anneal,
+    "MarkovChain": _markov_chain,
+    "checkerboard, swendsen_wang, multispin": _lattices,
+    "kernels, run, diagnostics": _kernels,
     "ising": lambda: ising(2, 3, periodic=True).log_partition(),
     "lattice": lambda: (lattice_log_partition(SQUARE[1:].mT, SQUARE[1:], SQUARE), torus_log_partition(*3 * [SQUARE])),
     "exercises": exercises.names,

@@ -29,6 +29,14 @@ DRAWS = 20_000  # from every state
 N = 3
 
 
+@pytest.fixture(autouse=True)
+def one_thread():
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(before)
+
+
 def cases(alphabet):
     energy = random_energy(N)
     p = target(energy, alphabet, N)
