@@ -111,6 +111,19 @@ def test_solution_of_the_error():
     assert f"{finite:.5f}" != f"{infinite:.5f}"
 
 
+def test_the_correlation_of_neighbours_at_the_critical_point():
+    """∂/∂J of Onsager's log Z per spin is twice the correlation: at J, and about J, where it is continuous."""
+    angle = (np.arange(4000) + 0.5) * math.pi / 4000
+    waves = np.cos(angle)[:, None] + np.cos(angle)
+
+    def slope(J):
+        c, s = math.cosh(2 * J), math.sinh(2 * J)
+        return ((4 * c * s - 2 * c * waves) / (c * c - s * waves)).mean() / 2
+
+    assert slope(J) / 2 == pytest.approx(C, rel=1e-12)
+    assert (slope(J + 1e-3) + slope(J - 1e-3)) / 4 == pytest.approx(C, abs=1e-4)
+
+
 def test_solution_of_the_bonds():
     assert math.exp(-2 * J) == pytest.approx(math.sqrt(2) - 1, rel=1e-14)
     assert pytest.approx(2 - math.sqrt(2), rel=1e-14) == Q
