@@ -2,10 +2,10 @@
 
     Langevin   x′ = x + τ ∇log p(x) + √(2τ) ξ,  ξ ~ N(0, 1)             p is invariant as τ → 0; N(0,1) gets 1/(1 − τ/2)
     MALA       that as a proposal, taken with min(1, p(x′) q(x|x′) / (p(x) q(x′|x))),  q(x′|x) = N(x + τ∇log p(x), 2τ)
-    HMC        π ~ N(0, M);  L leapfrog steps of H = −log p(x) + ½ πᵀM⁻¹π;  taken with min(1, e^{H − H′})
+    HMC        π ~ N(0, M);  leapfrog steps of H = −log p(x) + ½ πᵀM⁻¹π;  taken with min(1, e^{H − H′})
 
-A leapfrog step, π += ½ε∇log p(x), x += ε M⁻¹π, π += ½ε∇log p(x), keeps the volume and is undone by turning π round;
-that is what makes the last line a symmetric proposal. With M = 1 and L = 1 HMC is MALA with τ = ε²/2.
+A leapfrog step, π += ½Δt ∇log p(x), x += Δt M⁻¹π, π += ½Δt ∇log p(x), keeps the volume and is undone by turning π
+round; that is what makes the last line a symmetric proposal. With M = 1 and one leap HMC is MALA with τ = Δt²/2.
 
 log_prob(x) ↦ (…), up to a constant, with the coordinates along the last axis; gradient(x) ↦ (…, n) is ∇log p, taken
 from log_prob by autograd where it is not given. MALA and HMC leave p invariant for every step size. (Roberts & Tweedie
@@ -58,9 +58,9 @@ def hmc(
     jitter: float = 0.0,
     gradient: Field | None = None,
 ) -> "Hmc":
-    """`leaps` leapfrog steps of size ε = step from a fresh momentum, taken or refused; all chains move together.
+    """`leaps` leapfrog steps of size Δt = step from a fresh momentum, taken or refused; all chains move together.
 
-    mass is M, a number or a diagonal: best near the inverse variances of p. With jitter each chain draws its own ε
+    mass is M, a number or a diagonal: best near the inverse variances of p. With jitter each chain draws its own Δt
     uniformly from step·(1 ± jitter), so that no orbit closes after `leaps` steps. A path that ends where log p is
     −∞ or NaN is refused. Source: Neal (2011), section 3.
 
