@@ -92,7 +92,7 @@ def test_one_step():
 
 
 @equation("chains-columns")
-def test_columns_sum_to_one():
+def test_columns_sum():
     """Each column of a step is a distribution: the step from a known state, which the library gives."""
     T = stochastic(5)
     after = chain_of(T).evolve(torch.eye(5, dtype=f64))
