@@ -2,6 +2,7 @@
 
 from .digits import Digits, digits
 from .mnist import mnist
+from .moons import moons
 from .patterns import bars_and_stripes
 
-__all__ = ["Digits", "bars_and_stripes", "digits", "mnist"]
+__all__ = ["Digits", "bars_and_stripes", "digits", "mnist", "moons"]

@@ -1,17 +1,18 @@
-"""One suite over all members of each family: likelihoods, machines, data sets, divergences."""
+"""One suite over all members of each family: likelihoods, machines, data sets, divergences, parts of a diffusion."""
 
 # pyright: reportAttributeAccessIssue=false
 
 import inspect
 import itertools
 import math
+from functools import partial
 
 import numpy as np
 import pytest
 import torch
 from torch import nn
 
-from lecturecode import boltzmann, js, kl, seeded, tv
+from lecturecode import boltzmann, diffusion, js, kl, seeded, tv
 from lecturecode.boltzmann import (
     BIT,
     SPIN,
@@ -23,7 +24,7 @@ from lecturecode.boltzmann import (
     states,
 )
 from lecturecode.data import bars_and_stripes, digits
-from lecturecode.rng import draw
+from lecturecode.rng import draw, normal
 from lecturecode.training import Batches
 from lecturecode.vae import (
     Bernoulli,
@@ -293,3 +294,183 @@ def test_pinsker():
         assert tv(p, q) <= (kl(p, q) / 2).sqrt() + 1e-15
     p, q = torch.tensor([0.5, 0.5], dtype=F64), torch.tensor([0.5 + 1e-6, 0.5 - 1e-6], dtype=F64)
     assert (tv(p, q) / (kl(p, q) / 2).sqrt()).item() == pytest.approx(1, abs=1e-9)
+
+
+SCHEDULES = {
+    "linear": diffusion.Linear(),
+    "cosine": diffusion.Cosine(100),
+    "from betas": diffusion.FromBetas([0.1, 0.4, 0.2, 0.9]),
+    "zero terminal": diffusion.Linear(50, 1e-3, 0.2).zero_terminal(),
+    "preserving": diffusion.VariancePreserving(),
+    "exploding": diffusion.VarianceExploding(),
+    "edm": diffusion.EDM(),
+}
+
+
+def test_every_schedule_is_here():
+    classes = {c for c in vars(diffusion).values() if isinstance(c, type) and hasattr(c, "log_snr")}
+    assert classes - {diffusion.Schedule} == {type(schedule) for schedule in SCHEDULES.values()}
+
+
+@pytest.mark.parametrize("name", SCHEDULES)
+class TestSchedule:
+    def test_goes_from_data_to_noise(self, name):
+        schedule = SCHEDULES[name]
+        assert isinstance(schedule, diffusion.Schedule)
+        assert [v.item() for v in schedule(0.0)] == [1, 0]
+        alpha, sigma = schedule(schedule.end)
+        assert alpha < 0.5 or sigma > 10
+
+    def test_its_log_snr_falls_and_can_be_inverted(self, name):
+        schedule = SCHEDULES[name]
+        t = torch.linspace(0.01, 0.99, 50, dtype=F64) * schedule.end
+        alpha, sigma = schedule(t)
+        snr = schedule.log_snr(t)
+        assert (snr.diff() < 0).all()
+        torch.testing.assert_close(snr, 2 * (alpha / sigma).log(), rtol=1e-11, atol=1e-11)
+        torch.testing.assert_close(schedule.time(snr), t, rtol=1e-11, atol=0)
+
+    def test_keeps_the_variance_or_the_signal(self, name):
+        alpha, sigma = SCHEDULES[name](torch.linspace(0, 1, 50, dtype=F64) * SCHEDULES[name].end)
+        whole = alpha if name in ("exploding", "edm") else alpha**2 + sigma**2
+        torch.testing.assert_close(whole, torch.ones_like(whole), rtol=1e-14, atol=0)
+
+    def test_its_rates_carry_the_moments(self, name):
+        """dα/dt = f α and dσ²/dt = 2 f σ² + g², by central differences of 10⁻⁵ of a step."""
+        schedule = SCHEDULES[name]
+        unit = 1.0 if hasattr(schedule, "steps") else schedule.end
+        t = torch.tensor([0.3, 0.55, 0.8], dtype=F64) * unit
+        (up, more), (down, less) = schedule(t + 1e-5 * unit), schedule(t - 1e-5 * unit)
+        (alpha, sigma), (f, g2) = schedule(t), schedule.rates(t)
+        torch.testing.assert_close((up - down) / (2e-5 * unit), f * alpha, rtol=1e-6, atol=1e-10)
+        slope = (more**2 - less**2) / (2e-5 * unit)
+        torch.testing.assert_close(slope, 2 * f * sigma**2 + g2, rtol=1e-6, atol=1e-10)
+
+    def test_refuses_times_that_it_does_not_have(self, name):
+        for t in (-0.01, 1.01 * SCHEDULES[name].end, math.nan):
+            with pytest.raises(ValueError, match="outside the schedule"):
+                SCHEDULES[name](t)
+
+    def test_has_an_exact_member_that_its_noise_belongs_to(self, name):
+        """p_t of Gaussian data, and of the marginal: one Gaussian after the noise q(x_t|x_0) of another."""
+        schedule = SCHEDULES[name]
+        exact = diffusion.GaussianDenoiser(torch.zeros(1, dtype=F64), 2.0, schedule)
+        x, t = torch.tensor([[0.7]], dtype=F64), 0.6 * schedule.end
+        nodes, weights = (torch.from_numpy(v) for v in np.polynomial.hermite_e.hermegauss(80))
+        x0 = 2**0.5 * nodes[:, None]
+        log = diffusion.marginal(schedule, x0, t).log_prob(x.expand_as(x0)) + (weights / weights.sum()).log()
+        torch.testing.assert_close(log.logsumexp(0), exact.log_prob(x, t)[0], rtol=1e-8, atol=1e-8)
+
+
+PREDICTIONS = {p.name: p for p in vars(diffusion).values() if isinstance(p, diffusion.Prediction)}
+PREDICTIONS["preconditioned"] = diffusion.preconditioned(0.7)
+
+
+class Answering(nn.Module):
+    """A network that knows the exact answer: it finds t from the level, and x_t from what it is shown."""
+
+    def __init__(self, exact, prediction):
+        super().__init__()
+        self.exact, self.prediction = exact, prediction
+
+    def forward(self, x, level):
+        t = self.exact.schedule.time(level)
+        alpha, sigma = diffusion.levels(self.exact.schedule, t, x)
+        xt = x / self.prediction.scale(alpha, sigma)
+        return self.prediction.of(self.exact(xt, t), xt, alpha, sigma)
+
+
+@pytest.mark.parametrize("schedule", ["linear", "preserving", "edm"])
+@pytest.mark.parametrize("prediction", PREDICTIONS)
+def test_every_prediction_gives_the_exact_member_back(prediction, schedule):
+    """A network that answers as the exact denoiser does, asked in each of the ways."""
+    data = normal((6, 3), seeded(1), BITS)
+    exact = diffusion.EmpiricalDenoiser(data, SCHEDULES[schedule])
+    asked = diffusion.Denoiser(Answering(exact, PREDICTIONS[prediction]), exact.schedule, PREDICTIONS[prediction])
+    for t in (0.05, 0.4, 0.9):
+        x = normal((4, 3), seeded(2), BITS)
+        t = t * exact.schedule.end
+        torch.testing.assert_close(asked(x, t), exact(x, t), rtol=1e-8, atol=1e-8)
+
+
+def _mixture(schedule):
+    return diffusion.GaussianMixtureDenoiser(
+        torch.tensor([0.25, 0.75], dtype=F64),
+        torch.tensor([[-1.0], [0.5]], dtype=F64),
+        torch.tensor([0.2, 0.05], dtype=F64),
+        schedule,
+    )
+
+
+# A denoiser of one number, with the points of its data and their weights.
+GRID = torch.linspace(-4, 4, 8001, dtype=F64)[:, None]
+POINTS = torch.tensor([[-1.0], [0.25], [0.5]], dtype=F64)
+
+
+def _dense(log_density):
+    return GRID, log_density.softmax(0)
+
+
+def _denoisers(schedule):
+    bells = _mixture(schedule)
+    yield "Gaussian", diffusion.GaussianDenoiser(POINTS[0], 0.2, schedule), *_dense(-((GRID[:, 0] + 1) ** 2) / 0.4)
+    yield "mixture", bells, *_dense(bells.log_prob(GRID, 0.0))
+    yield "a class", bells.given(1), *_dense(-((GRID[:, 0] - 0.5) ** 2) / 0.1)
+    yield "empirical", diffusion.EmpiricalDenoiser(POINTS, schedule), POINTS, torch.full((3,), 1 / 3, dtype=F64)
+    yield "guided by 1", diffusion.Guided(bells.given(1), bells, 1.0), *_dense(-((GRID[:, 0] - 0.5) ** 2) / 0.1)
+    yield "guided by 0", diffusion.Guided(bells.given(1), bells, 0.0), *_dense(bells.log_prob(GRID, 0.0))
+    yield "counted", diffusion.Counted(bells), *_dense(bells.log_prob(GRID, 0.0))
+
+
+@pytest.mark.parametrize("schedule", ["cosine", "preserving", "exploding"])
+def test_every_denoiser_is_the_posterior_mean(schedule):
+    """Σ x_0 p(x_0) q(x_t|x_0) / Σ p(x_0) q(x_t|x_0) over the data's own points."""
+    for name, denoiser, points, weights in _denoisers(SCHEDULES[schedule]):
+        for t in (0.3, 0.6, 1.0):
+            t = t * denoiser.schedule.end
+            x = torch.tensor([[-1.5], [0.1], [2.0]], dtype=F64)
+            rows = [diffusion.marginal(denoiser.schedule, points, t).log_prob(v.expand_as(points)) for v in x]
+            share = (torch.stack(rows) + weights.log()).softmax(1)
+            torch.testing.assert_close(denoiser(x, t), share @ points, rtol=1e-8, atol=1e-8, msg=name)
+
+
+def test_every_exact_denoiser_is_here():
+    names = {name for name in vars(diffusion) if name.endswith("Denoiser")} - {"Denoiser", "DiscreteDenoiser"}
+    held = {type(denoiser).__name__ for _, denoiser, *_ in _denoisers(diffusion.VariancePreserving())}
+    assert names == held - {"Guided", "Counted"}
+
+
+RULES = {
+    "ancestral": diffusion.ancestral,
+    "ancestral, step": partial(diffusion.ancestral, variance="step"),
+    "ddim": diffusion.ddim,
+    "ddim, half": partial(diffusion.ddim, eta=0.5),
+    "euler": diffusion.euler,
+}
+
+
+@pytest.mark.parametrize("schedule", ["cosine", "preserving", "exploding", "edm"])
+@pytest.mark.parametrize("rule", RULES)
+class TestRule:
+    def test_one_row_a_step_and_the_last_is_x0(self, rule, schedule):
+        schedule = SCHEDULES[schedule]
+        grid = diffusion.uniform_grid(schedule, 6)
+        table = RULES[rule](schedule, grid)
+        assert (table.calls, table.end) == (6, 0)
+        assert torch.equal(table.times, grid[:-1])
+        assert (table.a[-1], table.b[-1], table.noise[-1]) == (0, 1, 0)
+
+    def test_draws_go_to_the_exact_member(self, rule, schedule):
+        """One number, Gaussian: the exact moments of what the table draws, as its steps grow finer."""
+        schedule = SCHEDULES[schedule]
+        exact = diffusion.GaussianDenoiser(torch.tensor([0.5], dtype=F64), 0.3, schedule)
+        grid = schedule.time(torch.linspace(-3, 12, 1000, dtype=F64))
+        grid = torch.cat([grid[grid > 0], torch.zeros(1, dtype=F64)])
+        table = RULES[rule](schedule, grid)
+        (alpha, sigma), probe = schedule(table.times[0]), torch.tensor([[0.0], [1.0]], dtype=F64)
+        mean, variance = alpha * 0.5, alpha**2 * 0.3 + sigma**2
+        for t, a, b, n in zip(table.times.tolist(), table.a, table.b[:, 0], table.noise, strict=True):
+            zero, one = (a * probe + b * exact(probe, t))[:, 0]
+            mean, variance = zero + (one - zero) * mean, (one - zero) ** 2 * variance + n**2
+        assert mean.item() == pytest.approx(0.5, abs=0.01)
+        assert variance.item() == pytest.approx(0.3, rel=0.04)

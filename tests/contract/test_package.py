@@ -35,6 +35,21 @@ from lecturecode.boltzmann import (
     torus_log_partition,
 )
 from lecturecode.data import bars_and_stripes, digits
+from lecturecode.diffusion import (
+    Denoiser,
+    DiscreteDenoiser,
+    DiscreteProcess,
+    EnumeratedDiffusion,
+    GaussianData,
+    VariancePreserving,
+    all_states,
+    bound_terms,
+    continuous_elbo,
+    elbo,
+    model_distribution,
+    sample_sites,
+    tabulated,
+)
 from lecturecode.markov import (
     MarkovChain,
     ais,
@@ -282,10 +297,59 @@ def _conditional() -> ConditionalVAE:
     )
 
 
+def _discrete() -> None:
+    process, start = DiscreteProcess.absorbing([0.25, 0.5], 2), rng.seeded(1)
+    exact = EnumeratedDiffusion(process, torch.full((9,), 1 / 9, dtype=torch.float64))
+    model = DiscreteDenoiser(_Levelled(mlp([6, 6], start)), process)
+    model.loss(torch.tensor([[0, 1], [1, 0]]), start, bound=0.5).backward()
+    table = tabulated(model.reverse, all_states(2, 3))
+    _ = (
+        bound_terms(exact, table),
+        model_distribution(process, 2, table),
+        sample_sites(process, model.reverse, (3, 2), start),
+    )
+
+
+class _Levelled(nn.Module):
+    """A network that is told a noise level and does not use it."""
+
+    def __init__(self, net: nn.Module):
+        super().__init__()
+        self.net = net
+
+    def forward(self, x: torch.Tensor, level: torch.Tensor) -> torch.Tensor:
+        return self.net(x.flatten(1))
+
+
 def _linear() -> None:
     x = torch.randn(9, 4, generator=rng.seeded(1))
     model = LinearGaussianVAE.fitted(x, 2)
     _ = model.gap(x), model.log_prob(x), LinearGaussianVAE(4, 2, rng.seeded(2)).loss(SampleMoments.of(x))
+
+
+class _WithLevel(nn.Module):
+    """A network of x with the noise level as one more input."""
+
+    def __init__(self, net: nn.Module):
+        super().__init__()
+        self.net = net
+
+    def forward(self, x: torch.Tensor, level: torch.Tensor) -> torch.Tensor:
+        return self.net(torch.cat([x, level[:, None]], 1))
+
+
+def _squared(x0_hat: torch.Tensor, x0: torch.Tensor) -> torch.Tensor:
+    return -(x0_hat - x0).square().sum(1)
+
+
+def _diffusion_bound() -> None:
+    schedule, times, start = VariancePreserving(), torch.tensor([0.0, 0.2, 0.6, 1.0]), rng.seeded(1)
+    denoiser = Denoiser(_WithLevel(mlp([3, 4, 2], start)), schedule)
+    x0 = torch.rand(3, 2, generator=start)
+    for variance in ("posterior", "step"):
+        _ = elbo(denoiser, x0, times, _squared, start, variance, draws=2).value
+    _ = continuous_elbo(denoiser, x0, 0.1, _squared, start).value
+    _ = GaussianData(torch.zeros(2), torch.eye(2)).gap(schedule, times).value
 
 
 def _save() -> None:
@@ -333,6 +397,7 @@ WORK = {
     ],
     "hierarchy": lambda: [f(_chain(), rng.seeded(1)) for f in (_elbo, _sample)],
     "conditional": lambda: _conditional().sample(torch.tensor([0, 1]), rng.seeded(1)),
+    "elbo, continuous_elbo of a diffusion": _diffusion_bound,
     "conv": lambda: (conv_encoder(8, [2], 4, rng.seeded(1)), conv_decoder(2, [2], 8, rng.seeded(1))),
     "LinearGaussianVAE": _linear,
     "restricted": _restricted,
@@ -343,6 +408,7 @@ WORK = {
     "kernels, run, diagnostics": _kernels,
     "ising": lambda: ising(2, 3, periodic=True).log_partition(),
     "lattice": lambda: (lattice_log_partition(SQUARE[1:].mT, SQUARE[1:], SQUARE), torus_log_partition(*3 * [SQUARE])),
+    "discrete diffusion": _discrete,
     "exercises": exercises.names,
     "plot": lambda: [plot.lines(P, {"a": Q}), plot.bars({"p": P}, "ab"), plot.images(torch.zeros(2, 4), 2)],
 }

@@ -1,0 +1,142 @@
+"""The executor: a table's rows applied one after the other, in place, to a copy of the noise.
+
+    D_k = denoiser(x, t_k),    x ← a_k x + Σ_j b_kj D_{k−j} + n_k ε
+
+It knows no method and no schedule. Coefficients are Python floats, so that nothing is copied to a device on the way;
+answers are watched by their sums, which on an accelerator are read once, after the last call.
+"""
+
+import math
+from collections import deque
+from collections.abc import Callable, Iterator
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from .. import checks
+from ..rng import normal
+from .denoiser import Denoise
+from .schedule import Schedule, Time
+from .tables import Table, Times
+
+__all__ = ["Counted", "sample", "walk"]
+
+Rule = Callable[[Schedule, Times], Table]
+
+
+def sample(
+    denoiser: Denoise,
+    step: Rule | Table,
+    x_noise: Float[Tensor, "batch *d"],
+    times: Times | None = None,
+    rng: torch.Generator | None = None,
+) -> Float[Tensor, "batch *d"]:
+    """x at the last time, from x_noise at the first.
+
+    sample(denoiser, ddim, x, uniform_grid(schedule, 50)), or with partial(ddim, eta=1.0), or with a Table and no
+    times. One step from t to r is sample(denoiser, ddim, xt, [t, r]). No gradient is recorded.
+
+    Raises: ValueError where times are missing, out of order or outside the schedule, x_noise is not finite, or noise
+    is to be drawn and rng is missing; FloatingPointError where an answer of the denoiser is not finite.
+    """
+    table, x = _start(denoiser, step, x_noise, times, rng)
+    with torch.no_grad():
+        deque(_run(denoiser, table, x, rng), maxlen=0)
+    return x
+
+
+def walk(
+    denoiser: Denoise,
+    step: Rule | Table,
+    x_noise: Float[Tensor, "batch *d"],
+    times: Times | None = None,
+    rng: torch.Generator | None = None,
+) -> Iterator[tuple[float, Tensor, Tensor]]:
+    """The same, seen on the way: after each call the time that is reached, a copy of x there, and the x̂_0 used.
+
+    Raises: as `sample`, with the wrong arguments named before the first step is asked for.
+    """
+    return _walk(denoiser, *_start(denoiser, step, x_noise, times, rng), rng)
+
+
+class Counted:
+    """A denoiser that counts how often it is called, in `calls`.
+
+    `Guided` calls two: count the one inside, Guided(Counted(Given(denoiser, labels)), …).
+    """
+
+    def __init__(self, denoiser: Denoise):
+        self.denoiser, self.calls = denoiser, 0
+
+    @property
+    def schedule(self) -> Schedule:
+        """The schedule of the denoiser inside."""
+        return self.denoiser.schedule
+
+    def __call__(self, xt: Tensor, t: Time) -> Tensor:
+        self.calls += 1
+        return self.denoiser(xt, t)
+
+
+def _start(denoiser, step, x_noise, times, rng) -> tuple[Table, Tensor]:
+    """The checks, the table, and the one copy of x."""
+    if isinstance(step, Table):
+        if times is not None:
+            raise ValueError("a Table has its own times; leave times out, or pass the rule that makes the table")
+        table = step
+    elif times is None:
+        raise ValueError("times are missing; give a falling grid, uniform_grid(denoiser.schedule, steps) for one")
+    else:
+        table = step(denoiser.schedule, times)
+    if x_noise.ndim < 2 or not x_noise.is_floating_point():
+        raise ValueError(
+            f"x_noise has shape {tuple(x_noise.shape)} and is {x_noise.dtype}; give floats, one row a draw"
+        )
+    x_noise = x_noise.detach()
+    if not math.isfinite(x_noise.sum()):
+        checks.finite("x_noise", x_noise)
+    if rng is None and any(n for *_, n in table.rows):
+        raise ValueError("this sampler draws noise, and rng is missing; pass rng=seeded(0), or take ddim with eta=0")
+    return table, x_noise.clone()
+
+
+def _run(denoiser, table, x, rng) -> Iterator[tuple[float, Tensor, Tensor]]:
+    shape, free, sums = x.shape, checks.is_free(x), []
+    past = deque(maxlen=table.b.shape[1])
+    # a product with a tensor of one number on the CPU takes half the time of one with a float
+    scales = table.a.to(torch.promote_types(x.dtype, torch.float32)).unbind()
+    for call, (a, (time, reached, row, n)) in enumerate(zip(scales, table.rows, strict=True)):
+        x0_hat = denoiser(x, time)
+        if x0_hat.shape != shape:
+            raise ValueError(f"the denoiser gives shape {tuple(x0_hat.shape)} for x of {tuple(shape)}; make them equal")
+        total = x0_hat.sum()
+        if not free:
+            sums.append(total)
+        elif not math.isfinite(total) and not torch.isfinite(x0_hat).all():
+            raise _not_finite(call, time)
+        if x0_hat.data_ptr() == x.data_ptr():  # a denoiser may answer x itself, which is about to change
+            x0_hat = x0_hat.clone()
+        past.appendleft(x0_hat)
+        x.mul_(a)
+        for j, b in row:
+            x.add_(past[j], alpha=b)
+        if n:
+            x.add_(normal(shape, rng, x), alpha=n)
+        yield reached, x, x0_hat
+    if sums and not (fine := torch.isfinite(torch.stack(sums))).all():
+        bad = int((~fine).nonzero()[0])
+        raise _not_finite(bad, table.rows[bad][0])
+
+
+@torch.no_grad()
+def _walk(denoiser, table, x, rng) -> Iterator[tuple[float, Tensor, Tensor]]:
+    for reached, here, x0_hat in _run(denoiser, table, x, rng):
+        yield reached, here.clone(), x0_hat
+
+
+def _not_finite(call: int, time: float) -> FloatingPointError:
+    return FloatingPointError(
+        f"the denoiser's answer is not finite in call {call + 1}, at t = {time:g}; look for log 0, 0/0 or overflow "
+        "there, or for weights that are not finite"
+    )
