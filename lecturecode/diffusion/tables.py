@@ -76,7 +76,7 @@ def ancestral(schedule: Schedule, times: Times, variance: str = "posterior") -> 
 
         a = α_{t|r} σ_r²/σ_t²,    b = α_r σ²_{t|r}/σ_t²,    n² = σ²_{t|r} σ_r²/σ_t² ("posterior") or σ²_{t|r} ("step")
 
-    The first is right for data in one point, the second for data N(0, I). A step to t = 0 adds no noise.
+    The first is right for data in one point, the second for data N(0, I) where α² + σ² = 1. A step to t = 0 adds none.
 
     Raises: ValueError where times are not falling or outside the schedule, or the variance is neither of the two.
     Source: Ho, Jain & Abbeel (2020), algorithm 2, eqs. 7 and 11, and section 3.2 for the two variances.

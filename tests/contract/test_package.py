@@ -22,7 +22,7 @@ from matplotlib import pyplot as plt
 from torch import nn
 
 import lecturecode
-from lecturecode import exercises, plot, rng
+from lecturecode import diffusion, exercises, plot, rng
 from lecturecode.boltzmann import (
     GaussianRestrictedBoltzmannMachine,
     Persistent,
@@ -334,7 +334,7 @@ class _WithLevel(nn.Module):
         super().__init__()
         self.net = net
 
-    def forward(self, x: torch.Tensor, level: torch.Tensor) -> torch.Tensor:
+    def forward(self, x: torch.Tensor, level: torch.Tensor, *labels: torch.Tensor) -> torch.Tensor:
         return self.net(torch.cat([x, level[:, None]], 1))
 
 
@@ -350,6 +350,68 @@ def _diffusion_bound() -> None:
         _ = elbo(denoiser, x0, times, _squared, start, variance, draws=2).value
     _ = continuous_elbo(denoiser, x0, 0.1, _squared, start).value
     _ = GaussianData(torch.zeros(2), torch.eye(2)).gap(schedule, times).value
+
+
+SCHEDULE = VariancePreserving()
+
+
+def _schedules() -> None:
+    start = rng.seeded(1)
+    for schedule in (
+        diffusion.FromBetas([0.1, 0.5]),
+        diffusion.Linear(20).zero_terminal(),
+        diffusion.Cosine(20),
+        diffusion.VarianceExploding(),
+        diffusion.EDM(10.0),
+        SCHEDULE,
+    ):
+        _ = diffusion.uniform_grid(schedule, 4), diffusion.log_snr_grid(schedule, 4, low=0.0)
+        _ = diffusion.karras_grid(schedule, 4, low=0.01, high=1.0), diffusion.terminal_snr(schedule)
+        _ = diffusion.levels(schedule, schedule.end / 2, P), schedule.rates(schedule.end / 2)
+        for times in (diffusion.UniformTimes(), diffusion.LogNormalTimes()):
+            _ = times(schedule, 4, start, P)
+
+
+def _noise() -> None:
+    start = rng.seeded(1)
+    x0 = rng.normal((3, 2), start, P)
+    xt = diffusion.forward(SCHEDULE, x0, rng.normal((3, 2), start, P), 0.5)
+    for law in (
+        diffusion.marginal(SCHEDULE, x0, 0.5),
+        diffusion.transition(SCHEDULE, x0, 0.2, 0.5),
+        diffusion.posterior(SCHEDULE, x0, xt, 0.2, 0.5),
+        diffusion.noise_end(SCHEDULE, (3, 2), x0),
+    ):
+        _ = law.sample(start), law.log_prob(x0), law.kl(diffusion.Gaussian(x0, torch.ones(())))
+
+
+def _network_denoisers() -> None:
+    start = rng.seeded(1)
+    x0 = rng.normal((3, 2), start, P)
+    velocity, own = diffusion.VELOCITY, diffusion.preconditioned(0.5)
+    for asked in (diffusion.CLEAN, diffusion.NOISE, diffusion.SCORE, velocity, own):
+        for weighting in (None, diffusion.simple, diffusion.min_snr(), diffusion.of_prediction(velocity)):
+            denoiser = Denoiser(_WithLevel(mlp([3, 4, 2], start)), SCHEDULE, asked, weighting)
+            denoiser.loss(x0, start).backward()
+    classes = Denoiser(_WithLevel(mlp([3, 4, 2], start)), SCHEDULE, classes=2)
+    guided = diffusion.Guided(diffusion.Given(classes, 1), classes, 2.0)
+    _ = classes.loss((x0, torch.tensor([0, 1, 1])), start), guided(x0, 0.5)
+
+
+def _samplers() -> None:
+    start = rng.seeded(1)
+    points = rng.normal((3, 2), start, P)
+    x, grid = rng.normal((4, 2), start, P), diffusion.uniform_grid(SCHEDULE, 3)
+    bells = diffusion.GaussianMixtureDenoiser(torch.full((3,), 1 / 3), points, 0.1, SCHEDULE)
+    one = diffusion.GaussianDenoiser(points[0], torch.eye(2), SCHEDULE)
+    for exact in (bells, bells.given(0), one):
+        _ = exact.sample(5, start), exact.log_prob(x, 0.5), exact.score(x, 0.5), exact.posterior_covariance(x, 0.5)
+    _ = bells.responsibilities(x, 0.5), one.flow(x, 0.5, 1.0)
+    for exact in (bells, one, diffusion.EmpiricalDenoiser(points, SCHEDULE)):
+        for rule in (diffusion.ancestral, diffusion.ddim, diffusion.euler, diffusion.ddim(SCHEDULE, [1.0, 0.5])):
+            times = None if isinstance(rule, diffusion.Table) else grid
+            _ = diffusion.sample(diffusion.Counted(exact), rule, x, times, start)
+            _ = list(diffusion.walk(exact, rule, x, times, start))
 
 
 def _save() -> None:
@@ -397,6 +459,10 @@ WORK = {
     ],
     "hierarchy": lambda: [f(_chain(), rng.seeded(1)) for f in (_elbo, _sample)],
     "conditional": lambda: _conditional().sample(torch.tensor([0, 1]), rng.seeded(1)),
+    "schedules, grids, times": _schedules,
+    "forward, marginal, transition, posterior, noise_end": _noise,
+    "Denoiser, predictions, weightings, Guided": _network_denoisers,
+    "exact denoisers, samplers": _samplers,
     "elbo, continuous_elbo of a diffusion": _diffusion_bound,
     "conv": lambda: (conv_encoder(8, [2], 4, rng.seeded(1)), conv_decoder(2, [2], 8, rng.seeded(1))),
     "LinearGaussianVAE": _linear,

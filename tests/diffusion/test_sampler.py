@@ -8,7 +8,7 @@ import pytest
 import torch
 from scipy.integrate import solve_ivp
 
-from lecturecode import seeded
+from lecturecode import checks, seeded
 from lecturecode.diffusion import (
     EDM,
     Cosine,
@@ -53,7 +53,8 @@ def two_bells(schedule, d=2):
 
 def moments(model, table, mean, covariance):
     """Mean and covariance of x after each row, for a denoiser K x + k that is linear in x."""
-    (m, c), schedule = (model.mean, model.covariance), model.schedule
+    schedule, m = model.schedule, model.mean
+    c = model.covariance if isinstance(model.covariance, torch.Tensor) else model.covariance * EYE
     for a, b, n, t in zip(table.a, table.b[:, 0], table.noise, table.times, strict=True):
         alpha, sigma = schedule(t)
         gain = alpha * c @ torch.linalg.inv(alpha**2 * c + sigma**2 * EYE)
@@ -95,6 +96,33 @@ def test_draws_have_the_propagated_moments(rule):
     assert ((x.mean(0) - mean).abs() <= 5 * covariance.diagonal().sqrt() / count**0.5).all()
     products = (x - mean)[:, :, None] * (x - mean)[:, None]
     assert ((products.mean(0) - covariance).abs() <= 5 * products.std(0) / count**0.5).all()
+
+
+def test_each_variance_is_right_for_its_data():
+    """In three steps: "step" keeps N(0, I), "posterior" keeps one point's marginal; each fails the other."""
+    schedule, grid = VariancePreserving(), [1.0, 0.7, 0.4, 0.2]
+    sigma = schedule(0.2)[1]
+    (first, spread), zero = schedule(1.0), torch.zeros(3, dtype=F64)
+    unit, point = GaussianDenoiser(zero, 1.0, schedule), GaussianDenoiser(zero + 2, 0.0, schedule)
+    ends = {}
+    for variance in ("step", "posterior"):
+        table = ancestral(schedule, grid, variance)
+        ends[variance] = (
+            moments(unit, table, zero, EYE)[1][0, 0].item(),
+            moments(point, table, first * point.mean, spread**2 * EYE)[1][0, 0].item(),
+        )
+    assert ends["step"][0] == pytest.approx(1, abs=1e-12)
+    assert ends["posterior"][1] == pytest.approx(sigma.item() ** 2, abs=1e-12)
+    assert ends["posterior"][0] < 0.9
+    assert ends["step"][1] > 1.1 * sigma.item() ** 2
+
+
+def test_euler_in_edms_time_is_ddim():
+    """With α = 1 and t = σ the flow is dx/dσ = (x − x̂_0)/σ, and Euler's step is exact for a fixed x̂_0."""
+    schedule = EDM(10.0)
+    one, other = (rule(schedule, [10.0, 3.0, 0.5, 0.0]) for rule in (euler, ddim))
+    torch.testing.assert_close(one.a, other.a, rtol=1e-14, atol=1e-15)
+    torch.testing.assert_close(one.b, other.b, rtol=1e-14, atol=1e-15)
 
 
 @pytest.mark.parametrize("eta", [0.0, 0.3, 1.0])
@@ -288,6 +316,15 @@ def test_an_answer_that_is_not_finite_is_named(value, device):
         sample(Broken(value), ddim, x, grid)
     with pytest.raises(FloatingPointError, match=r"not finite in call 3, at t = 0\.6"):
         list(walk(Broken(value), ddim, x, grid))
+
+
+def test_on_an_accelerator_the_answers_are_read_once(monkeypatch):
+    """There the error comes after the last call, and still names the first bad one."""
+    monkeypatch.setattr(checks, "is_free", lambda x: False)
+    broken = Broken(math.inf)
+    with pytest.raises(FloatingPointError, match=r"not finite in call 3, at t = 0\.6"):
+        sample(broken, ddim, torch.zeros(4, 2), uniform_grid(VariancePreserving(), 5))
+    assert broken.calls == 5
 
 
 def test_large_answers_are_no_error():
