@@ -40,14 +40,19 @@ def frechet_gaussian(
 ) -> Float64[Tensor, ""]:
     """d² of N(mean1, cov1) and N(mean2, cov2), in float64; covariances may be singular.
 
-    Raises: ValueError where a covariance is not symmetric, or has an eigenvalue clearly below zero.
+    Raises: ValueError where the shapes disagree, a number is not finite, or a covariance is not symmetric or has an
+    eigenvalue clearly below zero.
     """
+    d = len(mean1) if mean1.ndim else 0
+    for name, value, axes in (("mean1", mean1, 1), ("mean2", mean2, 1), ("cov1", cov1, 2), ("cov2", cov2, 2)):
+        checks.shape(name, value, (d or None,) * axes)
+        checks.finite(name, value)
     root = _root("cov1", cov1.double())
     cov2 = cov2.double()
     _root("cov2", cov2)
     shared = torch.linalg.eigvalsh(root @ cov2 @ root).clamp(min=0).sqrt().sum()
     shift = (mean1.double() - mean2.double()).square().sum()
-    return shift + cov1.double().trace() + cov2.trace() - 2 * shared
+    return (shift + cov1.double().trace() + cov2.trace() - 2 * shared).clamp(min=0)
 
 
 def _root(name: str, cov: Tensor) -> Tensor:

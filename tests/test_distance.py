@@ -3,6 +3,7 @@
 # pyright: reportAttributeAccessIssue=false
 
 import math
+from inspect import unwrap
 
 import numpy as np
 import pytest
@@ -118,3 +119,20 @@ def test_matrices_that_are_no_covariances_are_refused():
         frechet_gaussian(m, eye, m, torch.tensor([[1.0, 0.5], [0.0, 1.0]]))
     with pytest.raises(ValueError, match="cov1 has the eigenvalue -1"):
         frechet_gaussian(m, torch.diag(torch.tensor([1.0, -1.0])), m, eye)
+
+
+@pytest.mark.parametrize(
+    ("change", "words"),
+    [({"mean2": torch.zeros(3)}, r"mean2 has shape \(3,\)"), ({"cov2": torch.eye(3)}, r"cov2 has shape \(3, 3\)"),
+     ({"cov1": torch.eye(2) * float("nan")}, "cov1.* is nan"), ({"mean1": torch.zeros(1)}, "mean2 has shape")],
+)  # fmt: skip
+def test_gaussians_that_do_not_fit_are_refused(change, words):
+    given = {"mean1": torch.zeros(2), "cov1": torch.eye(2), "mean2": torch.zeros(2), "cov2": torch.eye(2)} | change
+    with pytest.raises(ValueError, match=words):
+        unwrap(frechet_gaussian)(**given)
+
+
+def test_the_distance_is_never_below_zero():
+    for k in range(20):
+        x = torch.randn(12, 5, dtype=torch.float64, generator=seeded(k))
+        assert frechet(x, x) >= 0

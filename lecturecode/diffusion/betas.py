@@ -27,7 +27,7 @@ class FromBetas:
     """
 
     def __init__(self, betas: Sequence[float] | Tensor):
-        table = torch.as_tensor(betas, dtype=torch.float64, device="cpu")
+        table = torch.as_tensor(betas, dtype=torch.float64, device="cpu").detach().clone()
         if table.ndim != 1 or len(table) == 0:
             raise ValueError(f"betas has shape {tuple(table.shape)}; give one rate for each step, at least one")
         bad = ~((table > 0) & (table < 1))

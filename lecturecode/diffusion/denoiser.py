@@ -73,19 +73,21 @@ class Denoiser(nn.Module):
         alpha, sigma = levels(self.schedule, t, xt)
         return self.predicts.clean(self._answer(xt, t, alpha, sigma, labels), xt, alpha, sigma)
 
-    def loss(self, batch: Tensor | tuple[Tensor, Tensor], rng: torch.Generator) -> Float[Tensor, ""]:
+    def loss(self, batch: Tensor | tuple[Tensor, Tensor] | list[Tensor], rng: torch.Generator) -> Float[Tensor, ""]:
         """Mean over the batch and the entries of w |x_0 − x̂_0|², or of |y − ŷ|² where no weighting was given.
 
         `batch` is x_0 or (x_0, labels); t, ε and the dropped labels are drawn from `rng`.
 
-        Raises: ValueError where x_0 is no batch of floats, or labels are given to a network without classes.
+        Raises: ValueError where x_0 is no batch of floats, labels are not one a row, or the network has no classes.
         """
-        x0, labels = batch if isinstance(batch, tuple) else (batch, None)
+        x0, labels = batch if isinstance(batch, tuple | list) else (batch, None)
         if x0.ndim < 2 or not x0.is_floating_point():
             raise ValueError(f"x0 has shape {tuple(x0.shape)} and is {x0.dtype}; give floats, one row an example")
         t = self.times(self.schedule, len(x0), rng, x0)
         eps = normal(tuple(x0.shape), rng, x0)
         if labels is not None:
+            if labels.shape != x0.shape[:1]:
+                raise ValueError(f"labels has shape {tuple(labels.shape)} for {len(x0)} examples; give one for each")
             dropped = uniform((len(x0),), rng, x0) < self.drop
             labels = torch.where(dropped, self.classes, labels)
         alpha, sigma = levels(self.schedule, t, x0)
@@ -123,8 +125,12 @@ class Given:
     def __post_init__(self) -> None:
         object.__setattr__(self, "schedule", self.denoiser.schedule)
         known = torch.as_tensor(self.labels)
-        bad = ~((known >= 0) & (known < self.denoiser.classes)) if checks.is_free(known) else known.new_zeros(1)
-        if bad.any():
+        if known.ndim > 1 or known.is_floating_point():
+            raise ValueError(
+                f"labels has shape {tuple(known.shape)} and is {known.dtype}; give a whole number, or one for each row"
+            )
+        bad = ~((known >= 0) & (known < self.denoiser.classes))
+        if checks.is_free(known) and bad.any():
             raise ValueError(
                 f"the label {known[bad].flatten()[0].item()} is none of the {self.denoiser.classes} classes of this "
                 "denoiser; labels go from 0 up"
@@ -132,6 +138,8 @@ class Given:
 
     def __call__(self, xt: Tensor, t: Time) -> Tensor:
         labels = torch.as_tensor(self.labels, device=xt.device)
+        if labels.ndim and len(labels) != len(xt):
+            raise ValueError(f"{len(labels)} labels for {len(xt)} rows of x; give one label, or one for each row")
         return self.denoiser(xt, t, labels.expand(len(xt)))
 
 
@@ -142,7 +150,8 @@ class Guided:
     scale 0 is unconditional, 1 conditional, and beyond 1 it extrapolates: the score of p_t(x) p_t(label|x)^scale at
     each t, which are the marginals of no noise process for scale ∉ {0, 1}. Each call costs two of the denoisers'.
 
-    Raises: ValueError where the two have different schedules. Source: Ho & Salimans (2022), eq. 6, with w = scale − 1.
+    Raises: ValueError where the two have different schedules, or scale is not finite.
+    Source: Ho & Salimans (2022), eq. 6, with w = scale − 1.
     """
 
     conditional: Denoise
@@ -152,6 +161,7 @@ class Guided:
     def __post_init__(self) -> None:
         if self.conditional.schedule != self.unconditional.schedule:
             raise ValueError("the two denoisers have different schedules; make both with one")
+        checks.finite("scale", torch.as_tensor(self.scale))
 
     @property
     def schedule(self) -> Schedule:

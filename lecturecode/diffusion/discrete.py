@@ -9,8 +9,7 @@ A network says p̃(x_0|x_t) for each site, and a step back is the mean of the la
     p_θ(x_{t−1} = k | x_t = i) = Σ_j q(x_{t−1} = k | x_t = i, x_0 = j) p̃(x_0 = j | x_t).
 
 exact where p̃ is. (Austin et al. 2021, section 3.3, weight each j by (T̄_t)_ij besides and normalise: `posterior_of`
-makes p̃ from such a network's answer.) Categories are 0 … K − 1, sites the last axis; times 1 … T, one for all rows or
-one for each.
+makes p̃ from such a network's answer.) Categories are 0 … K − 1, sites the last axis; times 1 … T.
 """
 
 from collections.abc import Sequence
@@ -42,8 +41,8 @@ class DiscreteProcess:
 
     def __post_init__(self) -> None:
         T = self.matrices
-        if T.ndim != 3 or 0 in T.shape or T.shape[1] != T.shape[2]:
-            raise ValueError(f"matrices has shape {tuple(T.shape)}; give one square matrix for each step, at least one")
+        if T.ndim != 3 or not len(T) or T.shape[1] != T.shape[2] or T.shape[1] < 2:
+            raise ValueError(f"matrices: {tuple(T.shape)}; give one square matrix a step, K ≥ 2 categories")
         if T.dtype != torch.float64:
             raise ValueError(f"matrices is {T.dtype}; pass matrices.to(torch.float64)")
         checks.finite("matrices", T)
@@ -110,7 +109,7 @@ class DiscreteProcess:
         (1 − β_1) ⋯ (1 − β_t) for `uniform` and `absorbing`. The last one is what the noise end still knows of a site.
         """
         columns = self.cumulative.mT
-        return (columns[:, :, None] - columns[:, None]).abs().sum(-1).amax((1, 2)) / 2
+        return (columns[:, :, None] - columns[:, None]).abs().sum(-1).amax((1, 2)).div(2).clamp(max=1)
 
     @cached_property
     def prior(self) -> Float[Tensor, " K"]:
@@ -151,6 +150,7 @@ class DiscreteProcess:
         """
         self._check("xt", xt)
         t = self._times(t, xt, 1)
+        checks.shape("predicted", predicted, (*xt.shape, self.categories))
         seen = self._table(self.cumulative, t, xt).to(predicted)  # (T̄_t)_ij for each j
         weights = normalised(torch.where(seen > 0, predicted + torch.finfo(seen.dtype).tiny, 0.0))
         before = self.cumulative.to(predicted)[t - 1]

@@ -34,9 +34,10 @@ class DiscreteDenoiser(nn.Module):
         self.net, self.process = net, process
 
     def forward(self, xt: Int[Tensor, "batch n"], t: Steps) -> Float[Tensor, "batch n K"]:
-        """p̃(x_0|x_t). Raises: ValueError where the network's answer has another size."""
+        """p̃(x_0|x_t). Raises: ValueError where x_t, t or the size of the network's answer does not fit the process."""
         k = self.process.categories
-        signal = self.process.signal.to(xt.device)[torch.as_tensor(t, device=xt.device)]
+        self.process._check("xt", xt)
+        signal = self.process.signal.to(xt.device)[self.process._times(t, xt, 0)]
         dtype = next((p.dtype for p in self.net.parameters()), torch.get_default_dtype())
         level = torch.logit(signal).clamp(-REACH, REACH).to(dtype).expand(len(xt))
         answer = self.net(one_hot(xt, k).to(dtype), level)
@@ -74,6 +75,7 @@ class DiscreteDenoiser(nn.Module):
         return nats.mean()
 
 
+@torch.no_grad()
 def sample_sites(
     process: DiscreteProcess,
     reverse: Callable[[Tensor, int], Tensor],

@@ -102,7 +102,7 @@ class EnumeratedDiffusion:
 
     def posterior_entropy(self, t: int) -> Float[Tensor, ""]:
         """H(x_{t−1} | x_t, x_0), a sum over sites: it depends on no model. For t = T + 1 it is H(x_T | x_0)."""
-        before = self.process.cumulative[t - 1].mT[:, None, :]  # [x_0, ·, x_{t−1}]
+        before = self.process.cumulative[self._step(t - 1, 0)].mT[:, None, :]  # [x_0, ·, x_{t−1}]
         step = self.process.matrices[t - 1][None] if t <= self.process.steps else torch.ones_like(before)
         joint = step * before  # [x_0, x_t, x_{t−1}]
         entropy = (torch.xlogy(joint.sum(2), joint.sum(2)) - torch.xlogy(joint, joint).sum(2)).sum(1)
@@ -163,6 +163,7 @@ def bound_terms(
         truth = exact.reverse(t) * p if table.ndim == 2 else exact.site_reverse(t) * p[:, None, None]
         terms.append(-torch.xlogy(truth, table).sum() - exact.posterior_entropy(t))
     end = exact.process.prior if prior is None else prior
+    checks.probabilities("prior", end)
     terms.append(-torch.xlogy(exact.end_marginals(), end).sum() - exact.posterior_entropy(exact.process.steps + 1))
     return torch.stack(terms)
 
@@ -175,6 +176,7 @@ def model_distribution(
     Raises: ValueError where the model's tables do not fit.
     """
     site = process.prior if prior is None else prior
+    checks.probabilities("prior", site)
     p = _products(site.expand(1, sites, -1))[0]
     for t in range(process.steps, 0, -1):
         table = _checked(model(t), sites, process.categories, t)

@@ -21,7 +21,7 @@ from .. import checks
 from ..device import best_dtype
 from ..rng import normal
 from .process import at
-from .schedule import Schedule, Time, as_tensor
+from .schedule import Schedule, Time, as_tensor, inside
 
 __all__ = ["GaussianDenoiser"]
 
@@ -64,9 +64,12 @@ class GaussianDenoiser:
         return (-(y.square() / spread + (2 * math.pi * spread).log()).sum(-1) / 2).to(xt)
 
     def score(self, xt: Float[Tensor, "batch d"], t: Time) -> Float[Tensor, "batch d"]:
-        """∇ log p_t(x_t) = −U diag(1/s²) Uᵀ(x_t − α m)."""
+        """∇ log p_t(x_t) = −U diag(1/s²) Uᵀ(x_t − α m).
+
+        Raises: ValueError where t = 0 and the covariance is singular, so that there is no density.
+        """
         y, alpha, sigma = self._along(xt, t)
-        return -((y / (alpha.square() * self._variances + sigma.square())) @ self._basis.mT).to(xt)
+        return -((y / dense(alpha.square() * self._variances + sigma.square())) @ self._basis.mT).to(xt)
 
     def posterior_covariance(self, xt: Float[Tensor, "batch d"], t: Time) -> Float[Tensor, "batch d d"]:
         """Cov[x_0 | x_t], the same for every x_t."""
@@ -97,7 +100,9 @@ class GaussianDenoiser:
 def row_levels(schedule: Schedule, t: Time, xt: Tensor, like: Tensor, axes: int) -> tuple[Tensor, Tensor]:
     """(α_t, σ_t) in the dtype of `like`, made from t in that dtype, with `axes` axes of one behind the rows."""
     t = at(t, xt)
-    alpha, sigma = schedule(t.to(like.dtype))
+    if t.dtype != like.dtype:  # in float64 the last float32 time may lie a rounding beyond the end
+        t = inside(schedule, t).to(like.dtype).clamp(max=schedule.end)
+    alpha, sigma = schedule(t)
     shape = t.shape + (1,) * axes if t.ndim else ()
     return alpha.to(like).reshape(shape), sigma.to(like).reshape(shape)
 
@@ -105,6 +110,13 @@ def row_levels(schedule: Schedule, t: Time, xt: Tensor, like: Tensor, axes: int)
 def ratio(above: Tensor, below: Tensor) -> Tensor:
     """above/below for numbers ≥ 0 that vanish together in a direction without any spread: 0 there."""
     return torch.where(below > 0, above / torch.where(below > 0, below, 1), 0)
+
+
+def dense(spread: Tensor) -> Tensor:
+    """The same variances. Raises ValueError where one is zero; tensors off the CPU are not read."""
+    if checks.is_free(spread) and not (spread > 0).all():
+        raise ValueError("p_t has no density at t = 0 where a covariance is singular; choose t > 0")
+    return spread
 
 
 def eigen(name: str, covariance: Tensor, d: int) -> tuple[Tensor, Tensor]:

@@ -89,7 +89,12 @@ class GaussianData:
         return DiffusionElbo(self._reconstruction(schedule, times[1], decoder), steps, self._end(schedule))
 
     def continuous_elbo(self, schedule: Schedule, start: float | Tensor, decoder: float | None = None) -> DiffusionElbo:
-        """E of `continuous_elbo`: one row of steps, ½ Σ log[(1 + c SNR_start)/(1 + c SNR_end)]."""
+        """E of `continuous_elbo`: one row of steps, ½ Σ log[(1 + c SNR_start)/(1 + c SNR_end)].
+
+        Raises: ValueError where start is not inside (0, end).
+        """
+        if not 0 < float(start) < schedule.end:
+            raise ValueError(f"start is {float(start):g}; choose a time between 0 and {schedule.end:g}, both excluded")
         high, low = (schedule.log_snr(t).exp() for t in (start, schedule.end))
         integral = self._half_sum(torch.log1p(self.spectrum * (high - low) / (1 + self.spectrum * low)))
         return DiffusionElbo(self._reconstruction(schedule, start, decoder), integral[None], self._end(schedule))

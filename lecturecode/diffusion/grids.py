@@ -13,6 +13,7 @@ import torch
 from jaxtyping import Float64
 from torch import Tensor
 
+from .. import checks
 from .schedule import Schedule, inside
 
 __all__ = ["karras_grid", "log_snr_grid", "uniform_grid"]
@@ -35,10 +36,11 @@ def karras_grid(
     `low` and `high` are values of σ̃ = σ_t/α_t in the units of x_0; high is that of the schedule's end where none is
     given.
 
-    Raises: ValueError where steps < 1, or low and high are out of order or beyond the schedule.
+    Raises: ValueError where steps < 1, rho ≤ 0, or low and high are out of order or beyond the schedule.
     Source: Karras et al. (2022), eq. 5.
     """
     _count(steps)
+    checks.positive("rho", rho)
     top = (-schedule.log_snr(schedule.end) / 2).exp().item()
     high = top if high is None else float(high)
     if not 0 < low < high <= top * (1 + 1e-12) or math.isinf(high):
@@ -59,10 +61,10 @@ def log_snr_grid(
     _count(steps)
     bottom = schedule.log_snr(schedule.end).item()
     low = bottom if low is None else float(low)
-    if not max(bottom - 1e-12 * abs(bottom), -math.inf) <= low < high or math.isinf(low):
+    if not max(bottom - 1e-12 * abs(bottom), -math.inf) <= low < high < math.inf or math.isinf(low):
         raise ValueError(
-            f"low is {low:g} and high {high:g}; choose a finite low below high, and at least {bottom:g}, "
-            "the schedule's own end"
+            f"low is {low:g} and high {high:g}; choose a finite low below high, which is finite too, and at least "
+            f"{bottom:g}, the schedule's own end"
         )
     return _times(schedule, torch.linspace(low, high, steps, dtype=torch.float64))
 
@@ -71,7 +73,14 @@ def _times(schedule: Schedule, log_snr: Tensor) -> Tensor:
     times = schedule.time(log_snr).clamp(max=schedule.end)
     if (times[0] - schedule.end).abs() < 1e-12 * schedule.end:
         times[0] = schedule.end  # a grid from the schedule's own end starts there, not a rounding before it
-    return inside(schedule, torch.cat([times, times.new_zeros(1)]))
+    times = torch.cat([times, times.new_zeros(1)])
+    if not (times.diff() < 0).all():
+        k = int((~(times.diff() < 0)).nonzero()[0])
+        raise ValueError(
+            f"in float64 the levels λ = {log_snr[k]:g} and the next have one time, {times[k]:g}; take fewer steps, or "
+            "end the grid at more noise"
+        )
+    return inside(schedule, times)
 
 
 def _count(steps: int) -> None:

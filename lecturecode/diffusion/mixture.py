@@ -24,7 +24,7 @@ from torch import Tensor
 from .. import checks
 from ..device import best_dtype
 from ..rng import normal, uniform
-from .exact import eigen, ratio, row_levels
+from .exact import dense, eigen, ratio, row_levels
 from .schedule import Schedule, Time, as_tensor
 
 __all__ = ["GaussianMixtureDenoiser"]
@@ -94,8 +94,7 @@ class GaussianMixtureDenoiser:
         Raises: ValueError where t = 0 and a covariance is singular, so that there is no density.
         """
         p = self._parts(xt, t)
-        if checks.is_free(p.spread) and not (p.spread > 0).all():
-            raise ValueError("p_t has no density at t = 0 where a covariance is singular; choose t > 0")
+        dense(p.spread)
         return (p.common + p.logits.logsumexp(-1) - self.means.shape[1] * math.log(2 * math.pi) / 2).to(xt)
 
     def responsibilities(self, xt: Float[Tensor, "batch d"], t: Time) -> Float[Tensor, "batch k"]:
@@ -103,9 +102,12 @@ class GaussianMixtureDenoiser:
         return self._parts(xt, t).logits.softmax(-1).to(xt)
 
     def score(self, xt: Float[Tensor, "batch d"], t: Time) -> Float[Tensor, "batch d"]:
-        """∇ log p_t(x_t) = −Σ_k p(k|x_t) U_k (y_k/s_k²), without a difference of large numbers."""
+        """∇ log p_t(x_t) = −Σ_k p(k|x_t) U_k (y_k/s_k²), without a difference of large numbers.
+
+        Raises: as `log_prob`.
+        """
         p = self._parts(xt, t)
-        return -((p.logits.softmax(-1)[..., None] * p.y / p.spread).flatten(1) @ self._across.mT).to(xt)
+        return -((p.logits.softmax(-1)[..., None] * p.y / dense(p.spread)).flatten(1) @ self._across.mT).to(xt)
 
     def posterior_covariance(self, xt: Float[Tensor, "batch d"], t: Time) -> Float[Tensor, "batch d d"]:
         """Cov[x_0|x_t] = Σ_k p(k|x_t) [U_k diag(σ² c_k/s_k²) U_kᵀ + (μ_k − x̂_0)(μ_k − x̂_0)ᵀ]."""

@@ -33,8 +33,9 @@ def levels(schedule: Schedule, t: Time, like: Tensor) -> tuple[Tensor, Tensor]:
 def forward(schedule: Schedule, x0: Float[Tensor, "batch *d"], eps: Float[Tensor, "batch *d"], t: Time) -> Tensor:
     """x_t = α_t x_0 + σ_t ε, with the noise as an argument.
 
-    Raises: ValueError where t is outside the schedule or has another number of rows.
+    Raises: ValueError where t is outside the schedule or has another number of rows, or the shapes differ.
     """
+    _alike(x0=x0, eps=eps)
     alpha, sigma = levels(schedule, t, x0)
     return alpha * x0 + sigma * eps
 
@@ -61,8 +62,9 @@ def posterior(
 
     At r = 0 it is x_0, with variance zero.
 
-    Raises: ValueError where r ≥ t. Source: Kingma, Salimans, Poole & Ho (2021), appendix A.
+    Raises: ValueError where r ≥ t, or the shapes differ. Source: Kingma, Salimans, Poole & Ho (2021), appendix A.
     """
+    _alike(x0=x0, xt=xt)
     lost, alpha_r, alpha_t, sigma_r, sigma_t = _pair(schedule, r, t, xt)
     return Gaussian(
         alpha_t / alpha_r * (sigma_r / sigma_t).square() * xt + alpha_r * lost * x0, sigma_r.square() * lost
@@ -87,6 +89,12 @@ def at(t: Time, like: Tensor) -> Tensor:
     return t
 
 
+def _alike(**tensors: Tensor) -> None:
+    (one, x), (two, y) = tensors.items()
+    if x.shape != y.shape:
+        raise ValueError(f"{one} has shape {tuple(x.shape)} and {two} {tuple(y.shape)}; expand one to the other")
+
+
 def _fit(value: Tensor, like: Tensor) -> Tensor:
     return value.to(like).reshape(value.shape + (1,) * (like.ndim - 1) if value.ndim else ())
 
@@ -95,9 +103,8 @@ def _pair(schedule: Schedule, r: Time, t: Time, like: Tensor) -> tuple[Tensor, .
     """1 − e^{λ_t−λ_r} = σ²_{t|r}/σ_t², and both levels."""
     r, t = at(r, like), at(t, like)
     if checks.is_free(r) and checks.is_free(t) and not (r < t).all():
-        raise ValueError(
-            f"r = {r.max().item():g} is not before t = {t.min().item():g}; time grows with noise: swap them"
-        )
+        early, late = (time.expand((~(r < t)).shape)[~(r < t)][0].item() for time in (r, t))
+        raise ValueError(f"r = {early:g} is not before t = {late:g}; time grows with noise: swap them")
     difference = schedule.log_snr(t) - schedule.log_snr(r)
     (alpha_r, sigma_r), (alpha_t, sigma_t) = schedule(r), schedule(t)
     parts = (-torch.expm1(difference), alpha_r, alpha_t, sigma_r, sigma_t)

@@ -105,12 +105,13 @@ def _run(denoiser, table, x, rng) -> Iterator[tuple[float, Tensor, Tensor]]:
     shape, free, sums = x.shape, checks.is_free(x), []
     past = deque(maxlen=table.b.shape[1])
     # a product with a tensor of one number on the CPU takes half the time of one with a float
-    scales = table.a.to(torch.promote_types(x.dtype, torch.float32)).unbind()
+    wide = torch.promote_types(x.dtype, torch.float32)  # a sum of many halves overflows
+    scales = table.a.to(wide).unbind()
     for call, (a, (time, reached, row, n)) in enumerate(zip(scales, table.rows, strict=True)):
         x0_hat = denoiser(x, time)
         if x0_hat.shape != shape:
             raise ValueError(f"the denoiser gives shape {tuple(x0_hat.shape)} for x of {tuple(shape)}; make them equal")
-        total = x0_hat.sum()
+        total = x0_hat.sum(dtype=wide)
         if not free:
             sums.append(total)
         elif not math.isfinite(total) and not torch.isfinite(x0_hat).all():

@@ -10,6 +10,7 @@ Times are numbers or tensors. A number is taken as float64, a tensor keeps its d
 """
 
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Protocol, runtime_checkable
 
@@ -18,6 +19,7 @@ from torch import Tensor
 from torch.nn.functional import logsigmoid
 
 from .. import checks
+from ..device import best_dtype
 
 __all__ = ["EDM", "Schedule", "VarianceExploding", "VariancePreserving", "terminal_snr"]
 
@@ -85,7 +87,7 @@ class VariancePreserving:
         """t from B = log(1 + e^{−λ}) by the quadratic formula, in the form without cancellation."""
         loss = loss_of_log_snr(as_tensor(log_snr))
         slope = (self.rate_end - self.rate_start) / self.end
-        return 2 * loss / (self.rate_start + (self.rate_start**2 + 2 * slope * loss).sqrt())
+        return 2 * loss / (self.rate_start + (self.rate_start**2 + 2 * slope * loss).clamp(min=0).sqrt())
 
     def rates(self, t: Time) -> tuple[Tensor, Tensor]:
         """(−½β(t), β(t))."""
@@ -99,7 +101,7 @@ class VariancePreserving:
 
 @dataclass(frozen=True)
 class VarianceExploding:
-    """α_t = 1, σ_t² = σ_min² [(σ_max/σ_min)^{2t} − 1] with t in [0, 1]; σ_1 is σ_max but for σ_min²/2σ_max².
+    """α_t = 1, σ_t² = σ_min² [(σ_max/σ_min)^{2t} − 1] with t in [0, 1]; σ_1 is σ_max less its share σ_min²/2σ_max².
 
     Raises: ValueError where σ_min ≤ 0 or σ_max ≤ σ_min. Source: Song et al. (2021), eqs. 29 and 30.
     """
@@ -179,15 +181,17 @@ class EDM:
         return torch.zeros_like(t), 2 * t
 
 
-def as_tensor(x: Time) -> Tensor:
-    return x if isinstance(x, Tensor) and x.is_floating_point() else torch.as_tensor(x, dtype=torch.float64)
+def as_tensor(x: Time | Sequence[float | int]) -> Tensor:
+    if not isinstance(x, Tensor):
+        return torch.as_tensor(x, dtype=torch.float64)
+    return x if x.is_floating_point() else x.to(best_dtype(x.device))
 
 
 def inside(schedule: Schedule, t: Time) -> Tensor:
     """t as a tensor. Raises ValueError where it lies outside [0, end]; tensors off the CPU are not read."""
     t = as_tensor(t)
     if checks.is_free(t) and not ((t >= 0) & (t <= schedule.end * (1 + torch.finfo(t.dtype).eps))).all():
-        wrong = t[~((t >= 0) & (t <= schedule.end))].flatten()[0]
+        wrong = t[~((t >= 0) & (t <= schedule.end * (1 + torch.finfo(t.dtype).eps)))].flatten()[0]
         raise ValueError(
             f"the time {wrong.item():g} is outside the schedule, which goes from 0 (data) to {schedule.end:g} (noise); "
             "choose times in between"

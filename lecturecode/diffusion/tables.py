@@ -19,7 +19,7 @@ from jaxtyping import Float64
 from torch import Tensor
 
 from .. import checks
-from .schedule import Schedule, inside
+from .schedule import Schedule, as_tensor, inside
 
 __all__ = ["Table", "ancestral", "ddim", "euler"]
 
@@ -137,14 +137,16 @@ def euler(schedule: Schedule, times: Times) -> Table:
 
 def steps(schedule: Schedule, times: Times, calls: int = 1) -> tuple[Tensor, Tensor]:
     """The two ends (t, r) of each step of a falling grid, which has at least `calls` steps."""
-    grid = torch.as_tensor(times, dtype=torch.float64, device="cpu")
+    given = as_tensor(times).to(device="cpu")
+    grid = given.double()
     if grid.ndim != 1 or len(grid) <= calls:
         raise ValueError(
             f"times has shape {tuple(grid.shape)}: too few calls for the method, which needs {calls}; "
             f"give at least {calls + 1} falling times"
         )
     checks.finite("times", grid)
-    inside(schedule, grid)
+    inside(schedule, given)
+    grid = grid.clamp(max=schedule.end)  # a float32 time may lie a rounding beyond
     if not (grid.diff() < 0).all():
         k = int((grid.diff() >= 0).nonzero()[0])
         raise ValueError(

@@ -49,7 +49,8 @@ class UniformTimes:
     Each time alone is uniform. `start` keeps away from t = 0, where the SNR is infinite; it is a share of the end.
     Whole steps only where steps=True (a loss on the T levels of a table).
 
-    Raises: ValueError where start is not in [0, 1). Source of the even spread: Kingma et al. (2021), appendix I.1.
+    Raises: ValueError where start is not in [0, 1), or steps are asked of a schedule that has none.
+    Source of the even spread: Kingma et al. (2021), appendix I.1.
     """
 
     start: float = 1e-3
@@ -60,6 +61,10 @@ class UniformTimes:
             raise ValueError(f"start is {self.start:g}; it is a share of the schedule's end, from 0 to below 1")
 
     def __call__(self, schedule: Schedule, count: int, rng: torch.Generator, like: Tensor) -> Float[Tensor, " count"]:
+        if self.steps and not hasattr(schedule, "steps"):
+            raise ValueError(
+                f"{type(schedule).__name__} has no steps, but all times to {schedule.end:g}; leave steps out"
+            )
         shift = uniform((1,), rng, like)
         u = (shift + torch.arange(count, device=like.device, dtype=like.dtype) / count) % 1
         if self.steps:

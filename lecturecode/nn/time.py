@@ -54,7 +54,7 @@ class LevelEmbedding(nn.Module):
     Labels run from 0 to classes − 1, and `classes` itself stands for "no label"; e has classes + 1 rows, which start
     as independent N(0, 1). With classes = 0 there is no label.
 
-    Raises: ValueError where width or features < 1, features is odd, or classes < 0.
+    Raises: ValueError where width < 1, features < 4 or odd, or classes < 0.
     """
 
     def __init__(

@@ -31,7 +31,8 @@ class UNet(nn.Module):
 
     One entry of `channels` for each size, so one halving less than entries.
 
-    Raises: ValueError where channels is empty or has an entry below one, or side cannot be halved that often.
+    Raises: ValueError where channels is empty or has an entry below one, or side cannot be halved that often, or only
+    down to one pixel, whose norm forgets it.
     """
 
     def __init__(
@@ -49,6 +50,10 @@ class UNet(nn.Module):
             raise ValueError(f"channels is {list(channels)}; give at least one width, all above zero")
         if side < 1 or side % 2**halvings:
             raise ValueError(f"side is {side}; with {halvings} halvings it must be a multiple of {2**halvings}")
+        if side == 2**halvings:
+            raise ValueError(
+                f"side is {side} and {halvings} halvings leave one pixel, which a norm makes zero; give fewer channels"
+            )
         self.side = side
         self.condition = LevelEmbedding(condition, rng, classes, dtype=dtype)
         self.first = _conv(1, channels[0], 3, rng, dtype)

@@ -34,7 +34,7 @@ from lecturecode.boltzmann import (
     states,
     torus_log_partition,
 )
-from lecturecode.data import bars_and_stripes, digits
+from lecturecode.data import bars_and_stripes, digits, moons
 from lecturecode.diffusion import (
     Denoiser,
     DiscreteDenoiser,
@@ -74,7 +74,17 @@ from lecturecode.markov import (
     transition_matrix,
     unpack,
 )
-from lecturecode.nn import conv_decoder, conv_encoder, linear, mlp
+from lecturecode.nn import (
+    ConditionalMLP,
+    LevelEmbedding,
+    UNet,
+    conv_decoder,
+    conv_encoder,
+    ladder,
+    linear,
+    mlp,
+    sinusoids,
+)
 from lecturecode.training import Batches, Best, Checkpoint, Ema, adam, fit, mean_score
 from lecturecode.vae import (
     VAE,
@@ -414,6 +424,13 @@ def _samplers() -> None:
             _ = list(diffusion.walk(exact, rule, x, times, start))
 
 
+def _told_the_level() -> None:
+    start, level, labels = rng.seeded(1), torch.zeros(2), torch.tensor([0, 2])
+    _ = sinusoids(level, ladder(3)), LevelEmbedding(3, start, classes=2)(level, labels)
+    for net in (ConditionalMLP(16, 3, start, classes=2), UNet(4, [2, 3], start, classes=2)):
+        net(torch.ones(2, 16), level, labels).sum().backward()
+
+
 def _save() -> None:
     start = rng.seeded(2)
     vae = _vae(Bernoulli())
@@ -434,6 +451,7 @@ WORK = {
     "kl": lambda: (lecturecode.kl(P, Q), lecturecode.kl(NORMAL, NORMAL)),
     "js": lambda: lecturecode.js(P, Q),
     "tv": lambda: lecturecode.tv(P, Q),
+    "frechet": lambda: lecturecode.frechet(states(2), states(2)),
     "best_device": lecturecode.best_device,
     "best_dtype": lambda: lecturecode.best_dtype("cpu"),
     "seeded": lambda: rng.seeded(3),
@@ -445,6 +463,7 @@ WORK = {
     "mlp": lambda: mlp([3, 2, 1], rng.seeded(3)),
     "digits": lambda: (digits("test").grey, digits("test").only(digits("test").labels == 3)),
     "bars_and_stripes": lambda: bars_and_stripes(3),
+    "moons": lambda: moons(3, rng.seeded(1)),
     "Batches, adam, fit": _train,
     "Checkpoint, Ema, Best, mean_score": _save,
     "vae": lambda: [_vae(likelihood).sample(3, rng.seeded(1)) for likelihood in (Bernoulli(), Gaussian(0.5))],
@@ -465,6 +484,7 @@ WORK = {
     "exact denoisers, samplers": _samplers,
     "elbo, continuous_elbo of a diffusion": _diffusion_bound,
     "conv": lambda: (conv_encoder(8, [2], 4, rng.seeded(1)), conv_decoder(2, [2], 8, rng.seeded(1))),
+    "level, ConditionalMLP, UNet": _told_the_level,
     "LinearGaussianVAE": _linear,
     "restricted": _restricted,
     "restricted, Gaussian": _real_valued,

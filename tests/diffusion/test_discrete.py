@@ -447,7 +447,7 @@ BAD = {
         torch.tensor([[[0.2, 0.8], [0.3, 0.7]]], dtype=f64)
     ),
     "a probability is not negative": lambda: DiscreteProcess(torch.tensor([[[1.2, 0.0], [-0.2, 1.0]]], dtype=f64)),
-    "one square matrix for each step": lambda: DiscreteProcess(torch.ones(2, 2, dtype=f64)),
+    "give one square matrix a step": lambda: DiscreteProcess(torch.ones(2, 2, dtype=f64)),
     "to(torch.float64)": lambda: DiscreteProcess(torch.eye(2)[None]),
     "values are not finite": lambda: DiscreteProcess(torch.full((1, 2, 2), math.nan, dtype=f64)),
     "the rate of step 2 is 1.5": lambda: DiscreteProcess.uniform([0.1, 1.5], 3),
@@ -468,6 +468,18 @@ BAD = {
     "use the site_ methods": lambda: EnumeratedDiffusion(GOOD, torch.full((2**13,), 2**-13, dtype=f64)).forward(1),
     "give (4, 4) or (4, 2, 2)": lambda: model_distribution(GOOD, 2, lambda t: UNIFORM),
     "the model at t = 2 sums to 0.5": lambda: model_distribution(GOOD, 2, lambda t: torch.full((4, 2, 2), 0.25)),
+    "K ≥ 2 categories": lambda: DiscreteProcess(torch.ones(3, 1, 1, dtype=f64)),
+    "prior sums to 2": lambda: model_distribution(GOOD, 2, lambda t: torch.eye(4, dtype=f64), torch.ones(2, dtype=f64)),
+    "prior sums to 3": lambda: bound_terms(
+        EnumeratedDiffusion(GOOD, UNIFORM),
+        lambda t: torch.eye(4, dtype=f64) / 2 + 0.125,
+        torch.ones(2, dtype=f64) * 1.5,
+    ),
+    "predicted has shape (1, 1, 2)": lambda: inspect.unwrap(DiscreteProcess.reverse)(
+        GOOD, UNIFORM[None, None, :2], X, 1
+    ),
+    "the steps are 0 … 2  ": lambda: EnumeratedDiffusion(GOOD, UNIFORM).posterior_entropy(0),
+    "xt has categories from 0 to 2": lambda: DiscreteDenoiser(_Three(), GOOD)(torch.tensor([[0, 2]]), 1),
     "2 logits for each site": lambda: DiscreteDenoiser(_Three(), GOOD)(X, 1),
 }
 

@@ -1,6 +1,6 @@
 """The U-Net: its sizes, its skips, what it sees, its start, its door."""
 
-# pyright: reportOperatorIssue=false, reportAttributeAccessIssue=false
+# pyright: reportOperatorIssue=false, reportAttributeAccessIssue=false, reportIndexIssue=false, reportCallIssue=false
 
 import pytest
 import torch
@@ -153,7 +153,7 @@ def test_every_parameter_learns():
 @pytest.mark.parametrize(
     ("side", "channels", "words"),
     [(9, [4, 4], "side is 9; with 1 halvings"), (28, [4] * 4, "multiple of 8"), (8, [], "at least one width"),
-     (8, [4, 0], "all above zero"), (0, [4], "side is 0")],
+     (8, [4, 0], "all above zero"), (0, [4], "side is 0"), (8, [8] * 4, "leave one pixel")],
 )  # fmt: skip
 def test_what_cannot_be_halved_is_refused(side, channels, words):
     with pytest.raises(ValueError, match=words):
@@ -163,3 +163,19 @@ def test_what_cannot_be_halved_is_refused(side, channels, words):
 def test_rows_of_another_width_are_refused():
     with pytest.raises(ValueError, match=r"x has shape \(2, 9\), not \(any, 64\)"):
         UNet(8, [4], seeded(1))(torch.zeros(2, 9), torch.zeros(2))
+
+
+def test_the_condition_scales_the_second_norm():
+    block = UNet(8, [8, 8], seeded(0), dtype=f64).middle
+    maps, c = torch.randn(1, 8, 4, 4, dtype=f64, generator=seeded(1)), torch.ones(1, 64, dtype=f64)
+    with torch.no_grad():
+        block.film.weight.zero_()
+        block.film.bias.zero_()
+        block.film.bias[:8] = -1.0  # 1 + s = 0 leaves the shift alone, which is 0
+        torch.testing.assert_close(block(maps, c), maps + block.conv2.bias[:, None, None], rtol=0, atol=1e-14)
+
+
+def test_an_up_convolution_starts_by_the_numbers_that_enter_an_output():
+    (grow,) = UNet(8, [32, 64], seeded(0)).grow
+    bound = (64 * 2 * 2) ** -0.5  # of 4×4 weights at stride 2, 2×2 meet an output
+    assert 0.99 * bound < grow.weight.abs().max() <= bound
