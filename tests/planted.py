@@ -18,6 +18,9 @@ MEAN_FIELD = "tests/equations/test_mean_field.py::"
 LEARNING = "tests/equations/test_learning.py::"
 CHAINS = "tests/equations/test_chains.py::"
 MONTE_CARLO = "tests/equations/test_monte_carlo.py::"
+FROM_VAE = "tests/equations/test_from_vae_to_diffusion.py::"
+THE_BOUND = "tests/equations/test_the_bound.py::"
+TRAINING = "tests/equations/test_training.py::"
 
 
 @dataclass(frozen=True)
@@ -464,5 +467,162 @@ PLANTS = (
         "stays = torch.sigmoid(2 * member",
         "stays = torch.sigmoid(-2 * member",
         MONTE_CARLO + "test_the_cluster_step_is_reversible",
+    ),
+    Plant(
+        "betas: a rate for its logarithm",
+        "lecturecode/diffusion/betas.py",
+        "losses = -torch.log1p(-betas)",
+        "losses = betas",
+        FROM_VAE + "test_the_signal_that_is_left",
+        fast=True,
+    ),
+    Plant(
+        "betas: the stretch with a sum in its place",
+        "lecturecode/diffusion/betas.py",
+        "(alphas[0] / (alphas[0] - alphas[-1]))",
+        "(alphas[0] / (alphas[0] + alphas[-1]))",
+        FROM_VAE + "test_a_table_stretched_to_zero",
+    ),
+    Plant(
+        "discrete: the latest matrix on the right",
+        "lecturecode/diffusion/discrete.py",
+        "products.append(matrix @ products[-1])",
+        "products.append(products[-1] @ matrix)",
+        FROM_VAE + "test_states_are_noised_site_by_site",
+    ),
+    Plant(
+        "discrete: the mean of the step back not divided",
+        "lecturecode/diffusion/discrete.py",
+        "back = (weights / torch.where(seen > 0, seen, 1.0)) @ before.mT",
+        "back = weights @ before.mT",
+        FROM_VAE + "test_the_mean_over_the_clean_site_is_exact",
+    ),
+    Plant(
+        "enumerated: the entropy with the other sign",
+        "lecturecode/diffusion/enumerated.py",
+        "terms.append(-torch.xlogy(truth, table).sum() - exact.posterior_entropy(t))",
+        "terms.append(-torch.xlogy(truth, table).sum() + exact.posterior_entropy(t))",
+        FROM_VAE + "test_the_mean_bound_in_its_parts",
+    ),
+    Plant(
+        "enumerated: Bayes' rule with the later marginal",
+        "lecturecode/diffusion/enumerated.py",
+        "return normalised(self.forward(t) * self.marginal(t - 1)).mT",
+        "return normalised(self.forward(t) * self.marginal(t)).mT",
+        FROM_VAE + "test_the_reverse_matrices_bring_the_data_back",
+    ),
+    Plant(
+        "terms: a step without its half",
+        "lecturecode/diffusion/terms.py",
+        "weight = -0.5 * start.exp() * torch.expm1(",
+        "weight = -start.exp() * torch.expm1(",
+        THE_BOUND + "test_a_step_is_a_squared_error",
+        fast=True,
+    ),
+    Plant(
+        "terms: the wider step weighs as the narrow one",
+        "lecturecode/diffusion/terms.py",
+        "return ratio * weight, 0.5 * (ratio - 1 - ratio.log())",
+        "return weight, 0.5 * (ratio - 1 - ratio.log())",
+        THE_BOUND + "test_a_step_with_the_variance_of_the_noise",
+    ),
+    Plant(
+        "terms: the noise end with the other sign",
+        "lecturecode/diffusion/terms.py",
+        "(softplus(log_snr) - log_snr.sigmoid()) / 2",
+        "(softplus(log_snr) + log_snr.sigmoid()) / 2",
+        THE_BOUND + "test_the_noise_end",
+    ),
+    Plant(
+        "bound: a step asks at its earlier end",
+        "lecturecode/diffusion/bound.py",
+        "error = run.error(run.answer(times[k + 2]))",
+        "error = run.error(run.answer(times[k + 1]))",
+        THE_BOUND + "test_the_bound_in_divergences",
+    ),
+    Plant(
+        "Gaussian data: the error without the signal",
+        "lecturecode/diffusion/gaussian_data.py",
+        "(self.spectrum * sigma / (alpha * self.spectrum + sigma)).sum(-1)",
+        "(self.spectrum * sigma / (self.spectrum + sigma)).sum(-1)",
+        THE_BOUND + "test_the_error_for_gaussian_data",
+    ),
+    Plant(
+        "Gaussian data: the ratio turned over",
+        "lecturecode/diffusion/gaussian_data.py",
+        "ratio = (total[:-1] - total[1:]) / total[1:]",
+        "ratio = (total[:-1] - total[1:]) / total[:-1]",
+        THE_BOUND + "test_what_each_step_loses_for_gaussian_data",
+    ),
+    Plant(
+        "prediction: a sign in the preconditioned target",
+        "lecturecode/diffusion/prediction.py",
+        "return (sigma * x0 - alpha * d2 * eps) / (",
+        "return (sigma * x0 + alpha * d2 * eps) / (",
+        THE_BOUND + "test_preconditioning_is_velocity_with_the_other_sign",
+    ),
+    Plant(
+        "posterior: the later signal",
+        "lecturecode/diffusion/process.py",
+        "alpha_t / alpha_r * (sigma_r / sigma_t).square() * xt + alpha_r * lost * x0",
+        "alpha_t / alpha_r * (sigma_r / sigma_t).square() * xt + alpha_t * lost * x0",
+        THE_BOUND + "test_the_reverse_step_given_the_data",
+    ),
+    Plant(
+        "sinusoids: cosines first",
+        "lecturecode/nn/time.py",
+        "return torch.cat([angles.sin(), angles.cos()], 1)",
+        "return torch.cat([angles.cos(), angles.sin()], 1)",
+        TRAINING + "test_the_features_one_by_one",
+        fast=True,
+    ),
+    Plant(
+        "ladder: frequencies of half the size",
+        "lecturecode/nn/time.py",
+        "return 2 * math.pi * (-line).exp()",
+        "return math.pi * (-line).exp()",
+        TRAINING + "test_the_features_one_by_one",
+    ),
+    Plant(
+        "frechet: the shared part once",
+        "lecturecode/distance.py",
+        "return (shift + cov1.double().trace() + cov2.trace() - 2 * shared).clamp(min=0)",
+        "return (shift + cov1.double().trace() + cov2.trace() - shared).clamp(min=0)",
+        TRAINING + "test_the_distance_by_the_root_of_the_product",
+    ),
+    Plant(
+        "guidance: the two answers exchanged",
+        "lecturecode/diffusion/denoiser.py",
+        "return torch.lerp(self.unconditional(xt, t), self.conditional(xt, t), self.scale)",
+        "return torch.lerp(self.conditional(xt, t), self.unconditional(xt, t), self.scale)",
+        TRAINING + "test_the_guided_score_at_each_level",
+    ),
+    Plant(
+        "ema: without its correction",
+        "lecturecode/training/ema.py",
+        "weight = (1 - self.decay) / (1 - self.decay**self.steps)",
+        "weight = 1 - self.decay",
+        TRAINING + "test_the_average_is_the_weighted_sum",
+    ),
+    Plant(
+        "empirical: distances without their half",
+        "lecturecode/diffusion/empirical.py",
+        "logits = -_distances(x, alpha, block) / (2 * narrow)",
+        "logits = -_distances(x, alpha, block) / narrow",
+        TRAINING + "test_the_exact_minimiser_for_a_data_set",
+    ),
+    Plant(
+        "preconditioned: the straight part without the signal",
+        "lecturecode/diffusion/prediction.py",
+        "return (alpha * d2 / s.square()) * xt + (data_std * sigma / s) * y",
+        "return (d2 / s.square()) * xt + (data_std * sigma / s) * y",
+        TRAINING + "test_the_straight_line_through_x_t",
+    ),
+    Plant(
+        "mixture: the gain without the signal",
+        "lecturecode/diffusion/mixture.py",
+        "moved = share[..., None] * ratio(p.alpha * self._variances, p.spread) * p.y",
+        "moved = share[..., None] * ratio(self._variances, p.spread) * p.y",
+        TRAINING + "test_the_guided_score_at_each_level",
     ),
 )

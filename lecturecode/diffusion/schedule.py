@@ -55,7 +55,7 @@ class Schedule(Protocol):
 def terminal_snr(schedule: Schedule) -> float:
     """α²/σ² at the last time. The noise end is a pure Gaussian only where this is zero.
 
-    What is left of a data point x_0 there costs ½ α²|x_0|²/σ² nats and more in the bound.
+    What is left of a data point x_0 there costs ½ u|x_0|² nats and more in the bound, u = α²/(α² + σ²).
     """
     return math.exp(schedule.log_snr(schedule.end).item())
 

@@ -1,6 +1,6 @@
 """A multilayer perceptron that is told a noise level and, if it has classes, a label.
 
-    c   = silu(A φ(λ) + e_label)
+    c   = silu(A ψ(λ) + e_label)
     h_1 = W_0 x + b_0,    h_{i+1} = h_i + silu((1 + s_i) ⊙ W_i h_i + t_i),    (s_i, t_i) = B_i c + d_i
     y   = W h_{L+1} + b,  with W = b = 0 at the start
 

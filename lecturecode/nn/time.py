@@ -1,6 +1,6 @@
 """How a network is told the noise level: sinusoids of one number, with periods that fit its range.
 
-    φ(λ) = (sin ω_1 λ, … sin ω_K λ, cos ω_1 λ, … cos ω_K λ),    ω_k = 2π/period_k,
+    ψ(λ) = (sin ω_1 λ, … sin ω_K λ, cos ω_1 λ, … cos ω_K λ),    ω_k = 2π/period_k,
 
 with periods on a geometric ladder from `longest` to `shortest`. The longest is twice the range, so that no two levels
 have the same features; the shortest is what the network may resolve. For λ = log SNR in [−20, 20] these are 80 and 2.
@@ -49,7 +49,7 @@ def sinusoids(x: Float[Tensor, " batch"], frequencies: Float[Tensor, " count"]) 
 
 
 class LevelEmbedding(nn.Module):
-    """(level, labels) ↦ a vector of `width` numbers: silu(A φ(level) + e_label), the condition of a whole network.
+    """(level, labels) ↦ a vector of `width` numbers: silu(A ψ(level) + e_label), the condition of a whole network.
 
     Labels run from 0 to classes − 1, and `classes` itself stands for "no label"; e has classes + 1 rows, which start
     as independent N(0, 1). With classes = 0 there is no label.

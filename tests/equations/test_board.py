@@ -329,3 +329,168 @@ def test_row_30_a_chain_of_latents_has_the_same_bound():
     gap = (q * np.log(q / (x0 / x0.sum()))).sum()
     assert bound + gap == pytest.approx(math.log(x0.sum()), **NEAR)
     assert gap > 1e-3
+
+
+# --- traps that are not on the board ---------------------------------------------------------------------------------
+
+
+def mean_log_normal(value, other, slope, variance, covariance):
+    """E log N(value; slope·other, variance), for centred (value, other) given by means and their covariance."""
+    (mean_v, mean_o), (vv, vo, oo) = (value, other), covariance
+    square = (mean_v - slope * mean_o) ** 2 + vv - 2 * slope * vo + slope**2 * oo
+    return -0.5 * (math.log(2 * math.pi * variance) + square / variance)
+
+
+def test_trap_1_the_consistency_form_is_not_the_bound():
+    """Data N(0, 1), two levels, the exact reverse as decoder: the bound is log p(x), the copied form is below."""
+    alpha, x = 0.8, 0.9
+    noise = 1 - alpha**2
+    m1, m2, v1, v2, cov = alpha * x, alpha**2 * x, noise, 1 - alpha**4, alpha * noise  # of h1, h2 given x
+    first = mean_log_normal(x, m1, alpha, noise, (0.0, 0.0, v1))
+    top = mean_log_normal(m2, 0.0, 0.0, 1.0, (v2, 0.0, 0.0))
+    entropies = -0.5 * (math.log(2 * math.pi * noise) + 1)  # E log q(h1|x), and of q(h2|h1) alike
+    along = mean_log_normal(m1, m2, alpha, noise, (v1, cov, v2))  # h1 and h2 of one path
+    apart = mean_log_normal(m1, m2, alpha, noise, (v1, 0.0, v2))  # h2 drawn without h1
+    log_p = -0.5 * (math.log(2 * math.pi) + x**2)
+    assert first + along + top - 2 * entropies == pytest.approx(log_p, **NEAR)
+    assert first + apart + top - 2 * entropies == pytest.approx(log_p - alpha**2, **NEAR)
+
+
+def test_trap_2_a_short_chain_does_not_end_in_noise():
+    """β from 1e-4 to 0.02: what is left after 300 and 1,000 steps; the nats of a pixel with x² = 1, and of sheets."""
+    left = {steps: math.prod(1 - b for b in np.linspace(1e-4, 0.02, steps)) for steps in (300, 1000)}
+    assert left[300] == pytest.approx(0.048, abs=5e-4)
+    assert left[1000] < 5e-5
+    nodes = np.linspace(-9, 9, 4001)
+    for alpha_squared in left.values():
+        q = normal_density(nodes, math.sqrt(alpha_squared), 1 - alpha_squared)
+        measured = float((q * np.log(q / normal_density(nodes, 0.0, 1.0))).sum() * (nodes[1] - nodes[0]))
+        snr = alpha_squared / (1 - alpha_squared)
+        assert measured == pytest.approx(0.5 * math.log1p(snr), abs=1e-9)
+    nats = {}  # KL(q(x_T) ‖ N(0, I)) for sheets of 64 equal pixels N(0, 1): lost whatever the decoder
+    for steps, kept in left.items():
+        nats[steps] = -0.5 * np.linalg.slogdet(kept * np.ones((64, 64)) + (1 - kept) * np.eye(64))[1]
+    assert nats[300] > 0.8
+    assert 0 <= nats[1000] < 1e-5
+
+
+def test_trap_3_unit_time_in_a_ladder_for_integers_has_almost_no_rank():
+    """64 sinusoids with periods from 2π up: directions above a hundredth of the largest, on [0, 1] and on 1 … 1,000."""
+    frequencies = 10_000.0 ** (-np.arange(32) / 32)
+
+    def rank(t):
+        angles = t[:, None] * frequencies
+        values = np.linalg.svd(np.concatenate([np.sin(angles), np.cos(angles)], 1), compute_uv=False)
+        return int((values > 0.01 * values[0]).sum())
+
+    assert rank(np.linspace(0, 1, 1000)) <= 3
+    assert rank(np.arange(1, 1001.0)) >= 20
+
+
+def test_trap_4_the_root_subtracts_the_noise_that_is_added():
+    """Song, Meng & Ermon's step with the right x̂_0, by Gauss–Hermite over both noises: x_r keeps q(x_r|x_0)."""
+    nodes, mass = np.polynomial.hermite_e.hermegauss(8)
+    mass = np.outer(mass, mass) / (2 * math.pi)
+    x0, (alpha_t, sigma_t), (alpha_r, sigma_r) = 0.7, (math.sqrt(0.3), math.sqrt(0.7)), (math.sqrt(0.6), math.sqrt(0.4))
+    xt = alpha_t * x0 + sigma_t * nodes[:, None]
+
+    def variance(root, added):
+        xr = alpha_r * x0 + root * (xt - alpha_t * x0) / sigma_t + math.sqrt(added) * nodes[None, :]
+        mean = float((mass * xr).sum())
+        assert mean == pytest.approx(alpha_r * x0, **NEAR)
+        return float((mass * (xr - mean) ** 2).sum())
+
+    for eta in (0.3, 1.0):
+        added = eta**2 * (sigma_r / sigma_t) ** 2 * (1 - (alpha_t / alpha_r) ** 2)
+        assert variance(math.sqrt(sigma_r**2 - added), added) == pytest.approx(sigma_r**2, **NEAR)
+        assert variance(sigma_r, added) > sigma_r**2 + 0.02
+    # with η = 1 it is the chain's own posterior: its variance by conditioning (x_r, x_t) given x_0
+    conditioned = sigma_r**2 - (alpha_t / alpha_r * sigma_r**2) ** 2 / sigma_t**2
+    assert (sigma_r / sigma_t) ** 2 * (1 - (alpha_t / alpha_r) ** 2) == pytest.approx(conditioned, **NEAR)
+    # the last step goes to α = 1, σ = 0; a loop that ends at the first level hands out its noise
+    alpha_r, sigma_r = 1.0, 0.0
+    assert variance(0.0, 0.0) == pytest.approx(0, **NEAR)
+    alpha_r, sigma_r = math.sqrt(1 - 1e-4), math.sqrt(1e-4)
+    assert variance(sigma_r, 0.0) == pytest.approx(1e-4, rel=1e-9)
+
+
+def test_trap_5_each_gaussian_machine_has_its_own_mean():
+    """E = ½((x−a)/σ)² − (…)Wh with one hidden unit on, by summing the density on a grid."""
+    a, sigma, pull = 0.5, 1.7, 0.6  # Wh
+    grid = np.linspace(-25, 25, 20001)
+    means = {"x/σ²": a + pull, "x": a + sigma**2 * pull, "x/σ": a + sigma * pull}
+    scale = {"x/σ²": 1 / sigma**2, "x": 1.0, "x/σ": 1 / sigma}
+    for form, mean in means.items():
+        density = np.exp(-0.5 * ((grid - a) / sigma) ** 2 + scale[form] * grid * pull)
+        measured = float((density * grid).sum() / density.sum())
+        assert measured == pytest.approx(mean, abs=1e-10)
+        for other in set(means) - {form}:
+            assert abs(measured - means[other]) > 0.1
+
+
+def test_trap_6_the_walk_on_an_even_ring_has_no_limit():
+    """±1 on a ring of six: eigenvalue −1, even sites at even times. A line with open ends loses probability."""
+    one = np.eye(6)
+    walk = (np.roll(one, 1, 0) + np.roll(one, -1, 0)) / 2
+    assert np.linalg.eigvalsh(walk)[0] == pytest.approx(-1, **NEAR)
+    start = one[0]
+    even, odd = (np.linalg.matrix_power(walk, m) @ start for m in (200, 201))
+    assert even[[1, 3, 5]].max() == odd[[0, 2, 4]].max() == 0
+    five = (np.roll(np.eye(5), 1, 0) + np.roll(np.eye(5), -1, 0)) / 2  # odd: there is a limit
+    assert np.linalg.matrix_power(five, 400)[:, 0] == pytest.approx(np.full(5, 0.2), **NEAR)
+    open_line = (np.eye(6, k=1) + np.eye(6, k=-1)) / 2
+    assert (np.linalg.matrix_power(open_line, 10) @ start).sum() < 0.7
+    kept = open_line + np.diag([0.5, 0, 0, 0, 0, 0.5])  # who cannot hop stays
+    assert (np.linalg.matrix_power(kept, 10) @ start).sum() == pytest.approx(1, **NEAR)
+
+
+def test_trap_7_grey_values_in_a_bernoulli_are_no_likelihood():
+    """Its mass over [0, 1] is below ½ whatever the probability; a density changes with the unit, a probability not."""
+    nodes, mass = np.polynomial.legendre.leggauss(40)
+    grey = (nodes + 1) / 2
+    for p in (0.1, 0.5, 0.9):
+        assert float(mass @ (p**grey * (1 - p) ** (1 - grey))) / 2 <= 0.5 + 1e-12
+        assert p + (1 - p) == 1  # binary values: a probability
+    # sixteen levels, uniform: the same model as a density on [0, 16) and on [0, 1)
+    per_level, per_unit = math.log(1 / 16), math.log(1.0)
+    assert per_unit - per_level == pytest.approx(math.log(16), **NEAR)
+    assert per_unit - math.log(16) == pytest.approx(math.log(1 / 16), **NEAR)  # less log 16: the nats of a level
+
+
+def test_trap_8_a_mean_over_pixels_is_another_objective():
+    """n pixels x_i = h + noise, h of N(0, 1): the encoder's best variance is the posterior's only for the sum."""
+    n, noise = 25, 0.8
+    grid = np.exp(np.linspace(-6, 1, 70001))
+    divergence = 0.5 * (grid - 1 - np.log(grid))
+    by_sum = grid[(n * grid / (2 * noise) + divergence).argmin()]
+    by_mean = grid[(grid / (2 * noise) + divergence).argmin()]
+    covariance = np.ones((n, n)) + noise * np.eye(n)  # of x, and h beside it has covariance 1 with each pixel
+    posterior = 1 - np.ones(n) @ np.linalg.solve(covariance, np.ones(n))
+    assert by_sum == pytest.approx(posterior, rel=1e-3)
+    assert by_mean > 10 * posterior
+    weighted = grid[(n * grid / (2 * noise) + n * divergence).argmin()]  # the same as a weight n on the divergence
+    assert weighted == by_mean
+
+
+def test_trap_8_the_score_on_the_training_data_flatters():
+    """All samples of five coins with p = 0.3, a smoothed frequency fitted to each: the mean score seen and held out."""
+    p, seen, held_out = 0.3, 0.0, 0.0
+    for k in range(6):
+        weight = math.comb(5, k) * p**k * (1 - p) ** (5 - k)
+        fitted = (k + 0.5) / 6
+        seen += weight * (k / 5 * math.log(fitted) + (1 - k / 5) * math.log(1 - fitted))
+        held_out += weight * (p * math.log(fitted) + (1 - p) * math.log(1 - fitted))
+    truth = p * math.log(p) + (1 - p) * math.log(1 - p)
+    assert held_out < truth < seen
+
+
+def test_trap_9_the_divergence_collapses_codes_and_its_logarithm_holds_them():
+    """½(μ² + s² − 1 − log s²) alone is least at the prior; without −log s² at s = 0. With data, a threshold decides."""
+    s2 = np.exp(np.linspace(-8, 2, 10001))
+    assert s2[(0.5 * (s2 - 1 - np.log(s2))).argmin()] == pytest.approx(1, rel=1e-3)
+    assert (0.5 * (s2 - 1)).argmin() == 0  # runs to the edge: the code has no width left
+    for variance, noise in ((0.5, 1.0), (2.0, 1.0)):  # x of this variance, decoder w h + noise, best encoder
+        w = np.linspace(0, 3, 30001)
+        bound = -0.5 * np.log(w**2 + noise) - variance / (2 * (w**2 + noise))
+        best = w[bound.argmax()]
+        assert best == pytest.approx(math.sqrt(max(variance - noise, 0)), abs=1e-3)  # collapsed below the noise
