@@ -3,6 +3,7 @@
 from .betas import Cosine, FromBetas, Linear
 from .bound import DiffusionElbo, continuous_elbo, elbo
 from .denoiser import Denoise, Denoiser, Given, Guided
+from .dequantise import dequantise, quantise, quantised_log_prob
 from .discrete import DiscreteProcess
 from .discrete_model import DiscreteDenoiser, sample_sites
 from .empirical import EmpiricalDenoiser
@@ -15,14 +16,19 @@ from .enumerated import (
     tabulated,
 )
 from .exact import GaussianDenoiser
+from .flow import FLOW, Straight, flow_velocity, score, slopes, velocity
 from .gaussian import Gaussian
 from .gaussian_data import GaussianData, GaussianGap
 from .grids import karras_grid, log_snr_grid, uniform_grid
+from .likelihood import Likelihood, decode, encode, follow, log_likelihood
 from .mixture import GaussianMixtureDenoiser
+from .multistep import dpm_solver, exponential
 from .prediction import CLEAN, NOISE, SCORE, VELOCITY, Prediction, preconditioned
 from .process import forward, levels, marginal, noise_end, posterior, transition
+from .rectify import flow_matching_loss, rectified_pairs, straightness
 from .sampler import Counted, sample, walk
 from .schedule import EDM, Schedule, VarianceExploding, VariancePreserving, terminal_snr
+from .stochastic import Churn, euler_maruyama, heun
 from .tables import Table, ancestral, ddim, euler
 from .terms import end_weights, rising_grid, step_weights
 from .weighting import LogNormalTimes, UniformTimes, min_snr, of_prediction, simple
@@ -30,9 +36,11 @@ from .weighting import LogNormalTimes, UniformTimes, min_snr, of_prediction, sim
 __all__ = [
     "CLEAN",
     "EDM",
+    "FLOW",
     "NOISE",
     "SCORE",
     "VELOCITY",
+    "Churn",
     "Cosine",
     "Counted",
     "Denoise",
@@ -50,10 +58,12 @@ __all__ = [
     "GaussianMixtureDenoiser",
     "Given",
     "Guided",
+    "Likelihood",
     "Linear",
     "LogNormalTimes",
     "Prediction",
     "Schedule",
+    "Straight",
     "Table",
     "UniformTimes",
     "VarianceExploding",
@@ -63,12 +73,23 @@ __all__ = [
     "bound_terms",
     "continuous_elbo",
     "ddim",
+    "decode",
+    "dequantise",
+    "dpm_solver",
     "elbo",
+    "encode",
     "end_weights",
     "euler",
+    "euler_maruyama",
+    "exponential",
+    "flow_matching_loss",
+    "flow_velocity",
+    "follow",
     "forward",
+    "heun",
     "karras_grid",
     "levels",
+    "log_likelihood",
     "log_snr_grid",
     "marginal",
     "min_snr",
@@ -77,15 +98,22 @@ __all__ = [
     "of_prediction",
     "posterior",
     "preconditioned",
+    "quantise",
+    "quantised_log_prob",
+    "rectified_pairs",
     "rising_grid",
     "row_numbers",
     "sample",
     "sample_sites",
+    "score",
     "simple",
+    "slopes",
     "step_weights",
+    "straightness",
     "tabulated",
     "terminal_snr",
     "transition",
     "uniform_grid",
+    "velocity",
     "walk",
 ]

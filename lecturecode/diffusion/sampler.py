@@ -4,6 +4,9 @@
 
 It knows no method and no schedule. Coefficients are Python floats, so that nothing is copied to a device on the way;
 answers are watched by their sums, which on an accelerator are read once, after the last call.
+
+A corrector makes for each time a Markov kernel that leaves p_t invariant. It moves x where a row stops: where no later
+row asks for an answer from before the move.
 """
 
 import math
@@ -23,6 +26,7 @@ from .tables import Table, Times
 __all__ = ["Counted", "sample", "walk"]
 
 Rule = Callable[[Schedule, Times], Table]
+Corrector = Callable[[float], Callable[[Tensor, torch.Generator], Tensor]]
 
 
 def sample(
@@ -31,18 +35,21 @@ def sample(
     x_noise: Float[Tensor, "batch *d"],
     times: Times | None = None,
     rng: torch.Generator | None = None,
+    corrector: Corrector | None = None,
 ) -> Float[Tensor, "batch *d"]:
     """x at the last time, from x_noise at the first.
 
     sample(denoiser, ddim, x, uniform_grid(schedule, 50)), or with partial(ddim, eta=1.0), or with a Table and no
     times. One step from t to r is sample(denoiser, ddim, xt, [t, r]). No gradient is recorded.
+    corrector(t) is a kernel (x, rng) ↦ x for p_t, used at each time that a step reaches, but for t = 0.
 
-    Raises: ValueError where times are missing, out of order or outside the schedule, x_noise is not finite, or noise
-    is to be drawn and rng is missing; FloatingPointError where an answer of the denoiser is not finite.
+    Raises: ValueError where times are missing, out of order or outside the schedule, x_noise is not finite, noise is
+    to be drawn and rng is missing, a corrector is given for a table with a memory, or it changes the shape of x;
+    FloatingPointError where an answer of the denoiser is not finite. Source of correctors: Song et al. (2021), 4.2.
     """
-    table, x = _start(denoiser, step, x_noise, times, rng)
+    table, x, kernels = _start(denoiser, step, x_noise, times, rng, corrector)
     with torch.no_grad():
-        deque(_run(denoiser, table, x, rng), maxlen=0)
+        deque(_run(denoiser, table, x, kernels, rng), maxlen=0)
     return x
 
 
@@ -52,12 +59,13 @@ def walk(
     x_noise: Float[Tensor, "batch *d"],
     times: Times | None = None,
     rng: torch.Generator | None = None,
+    corrector: Corrector | None = None,
 ) -> Iterator[tuple[float, Tensor, Tensor]]:
     """The same, seen on the way: after each call the time that is reached, a copy of x there, and the x̂_0 used.
 
     Raises: as `sample`, with the wrong arguments named before the first step is asked for.
     """
-    return _walk(denoiser, *_start(denoiser, step, x_noise, times, rng), rng)
+    return _walk(denoiser, *_start(denoiser, step, x_noise, times, rng, corrector), rng)
 
 
 class Counted:
@@ -79,8 +87,8 @@ class Counted:
         return self.denoiser(xt, t)
 
 
-def _start(denoiser, step, x_noise, times, rng) -> tuple[Table, Tensor]:
-    """The checks, the table, and the one copy of x."""
+def _start(denoiser, step, x_noise, times, rng, corrector) -> tuple[Table, Tensor, dict]:
+    """The checks, the table, the one copy of x, and the kernels by row."""
     if isinstance(step, Table):
         if times is not None:
             raise ValueError("a Table has its own times; leave times out, or pass the rule that makes the table")
@@ -96,14 +104,30 @@ def _start(denoiser, step, x_noise, times, rng) -> tuple[Table, Tensor]:
     x_noise = x_noise.detach()
     if not math.isfinite(x_noise.sum()):
         checks.finite("x_noise", x_noise)
-    if rng is None and any(n for *_, n in table.rows):
+    noisy = corrector is not None or table.opening[1] or any(n for *_, n in table.rows)
+    if rng is None and noisy:
         raise ValueError("this sampler draws noise, and rng is missing; pass rng=seeded(0), or take ddim with eta=0")
-    return table, x_noise.clone()
+    kernels = {}
+    if corrector is not None:
+        stops = table.stops
+        if not all(stops[row] or stops[row + 1] for row in range(table.calls - 1)):
+            raise ValueError(
+                "a corrector moves x, and later rows of this table ask for answers from before the move; take a "
+                "method without a memory: ddim, ancestral, heun or euler_maruyama"
+            )
+        ends = [reached for _, reached, *_ in table.rows]
+        kernels = {row: corrector(t) for row, t in enumerate(ends) if stops[row] and t > 0}
+    return table, x_noise.clone(), kernels
 
 
-def _run(denoiser, table, x, rng) -> Iterator[tuple[float, Tensor, Tensor]]:
+def _run(denoiser, table, x, kernels, rng) -> Iterator[tuple[float, Tensor, Tensor]]:
     shape, free, sums = x.shape, checks.is_free(x), []
     past = deque(maxlen=table.b.shape[1])
+    scale, kick = table.opening
+    if scale != 1:
+        x.mul_(scale)
+    if kick:
+        x.add_(normal(shape, rng, x), alpha=kick)
     # a product with a tensor of one number on the CPU takes half the time of one with a float
     wide = torch.promote_types(x.dtype, torch.float32)  # a sum of many halves overflows
     scales = table.a.to(wide).unbind()
@@ -124,6 +148,11 @@ def _run(denoiser, table, x, rng) -> Iterator[tuple[float, Tensor, Tensor]]:
             x.add_(past[j], alpha=b)
         if n:
             x.add_(normal(shape, rng, x), alpha=n)
+        if call in kernels:
+            moved = kernels[call](x, rng)
+            if moved.shape != shape:
+                raise ValueError(f"the corrector gives shape {tuple(moved.shape)} for x of {tuple(shape)}; keep it")
+            x.copy_(moved)
         yield reached, x, x0_hat
     if sums and not (fine := torch.isfinite(torch.stack(sums))).all():
         bad = int((~fine).nonzero()[0])
@@ -131,8 +160,8 @@ def _run(denoiser, table, x, rng) -> Iterator[tuple[float, Tensor, Tensor]]:
 
 
 @torch.no_grad()
-def _walk(denoiser, table, x, rng) -> Iterator[tuple[float, Tensor, Tensor]]:
-    for reached, here, x0_hat in _run(denoiser, table, x, rng):
+def _walk(denoiser, table, x, kernels, rng) -> Iterator[tuple[float, Tensor, Tensor]]:
+    for reached, here, x0_hat in _run(denoiser, table, x, kernels, rng):
         yield reached, here.clone(), x0_hat
 
 

@@ -8,7 +8,8 @@ nothing cancels in a short step, at α_t = 0 (Δ = −∞) or at r = 0 (Δ = −
 
 Methods with a memory (b has a column for each D that is kept) and methods of two stages fit the same form. For Heun's
 step, x' = a x + b D_0 and then x + ½ (slope at x + slope at x'), both slopes linear in x and D: with x = (x' − b D_0)/a
-its second row is made of x', D_1 and D_0. Noise that is added before a call belongs to the row before it.
+its second row is made of x', D_1 and D_0. Noise that is added before a call belongs to the row before it, and what
+comes before the first call is the opening: x ← opening_0 x + opening_1 ε.
 """
 
 from collections.abc import Sequence
@@ -30,8 +31,9 @@ Times = Sequence[float | int] | Tensor
 class Table:
     """The rows of a sampler: the time of each call, a, b (one column for D_k, D_{k−1} …), and the noise's n.
 
-    `end` is the time that the last row reaches. All are float64 on the CPU. `rows` has the same as Python numbers: the
-    time of a call, the time reached by it, the pairs (j, b_j) with b_j ≠ 0, and n.
+    `end` is the time that the last row reaches, `opening` what is done to x_noise first. All are float64 on the CPU.
+    `rows` has the same as Python numbers: the time of a call, the time reached by it, the pairs (j, b_j) with b_j ≠ 0,
+    and n.
 
     Raises: ValueError where the shapes disagree, a number is not finite, a noise is negative, or a row asks for an
     answer from before the first call.
@@ -42,6 +44,7 @@ class Table:
     b: Float64[Tensor, "calls memory"]
     noise: Float64[Tensor, " calls"]
     end: float = 0.0
+    opening: tuple[float, float] = (1.0, 0.0)
     rows: list[tuple[float, float, list[tuple[int, float]], float]] = field(init=False, repr=False)
 
     def __post_init__(self) -> None:
@@ -51,8 +54,10 @@ class Table:
         checks.shape("noise", self.noise, (self.calls,))
         for name in ("times", "a", "b", "noise"):
             checks.finite(name, getattr(self, name))
-        if (self.noise < 0).any():
-            raise ValueError(f"noise has the value {self.noise.min().item():g}; a standard deviation is not negative")
+        checks.finite("opening", torch.tensor(self.opening))
+        least = min(self.noise.min().item(), self.opening[1])
+        if least < 0:
+            raise ValueError(f"noise has the value {least:g}; a standard deviation is not negative")
         if self.b.triu(1).any():
             row, back = self.b.triu(1).nonzero()[0].tolist()
             raise ValueError(
@@ -69,6 +74,15 @@ class Table:
     def calls(self) -> int:
         """How often the denoiser is called."""
         return len(self.times)
+
+    @property
+    def stops(self) -> list[bool]:
+        """After which rows x is all that the rows after it need: no later one asks for an answer from before."""
+        out, oldest = [], self.calls
+        for row in range(self.calls - 1, -1, -1):
+            out.append(row < oldest)
+            oldest = min(oldest, row - max((j for j, _ in self.rows[row][2]), default=0))
+        return out[::-1]
 
 
 def ancestral(schedule: Schedule, times: Times, variance: str = "posterior") -> Table:
@@ -122,13 +136,7 @@ def euler(schedule: Schedule, times: Times) -> Table:
     Source: Song et al. (2021), eq. 13.
     """
     t, r = steps(schedule, times)
-    (alpha, sigma), (f, g2) = schedule(t), schedule.rates(t)
-    bad = ~(torch.isfinite(f) & torch.isfinite(g2))
-    if bad.any():
-        raise ValueError(
-            f"the rates are infinite at t = {t[bad][0].item():g}, so the flow has no slope there; use ddim, or leave "
-            "that time out"
-        )
+    (alpha, sigma), (f, g2) = schedule(t), finite_rates(schedule, t)
     step, half = r - t, g2 / (2 * sigma.square())
     a = torch.where(r > 0, 1 + step * (f + half), 0)
     b = torch.where(r > 0, -step * alpha * half, 1)
@@ -154,6 +162,18 @@ def steps(schedule: Schedule, times: Times, calls: int = 1) -> tuple[Tensor, Ten
             "data, so give falling times: times.flip(0)"
         )
     return grid[:-1], grid[1:]
+
+
+def finite_rates(schedule: Schedule, t: Tensor) -> tuple[Tensor, Tensor]:
+    """(f_t, g_t²). Raises ValueError where one is not finite."""
+    f, g2 = schedule.rates(t)
+    bad = ~(torch.isfinite(f) & torch.isfinite(g2))
+    if bad.any():
+        raise ValueError(
+            f"the rates are infinite at t = {t[bad][0].item():g}, so the flow has no slope there; use ddim, or leave "
+            "that time out"
+        )
+    return f, g2
 
 
 def _step(schedule: Schedule, t: Tensor, r: Tensor) -> tuple[Tensor, tuple[Tensor, Tensor], tuple[Tensor, Tensor]]:

@@ -304,6 +304,7 @@ SCHEDULES = {
     "preserving": diffusion.VariancePreserving(),
     "exploding": diffusion.VarianceExploding(),
     "edm": diffusion.EDM(),
+    "straight": diffusion.Straight(),
 }
 
 
@@ -330,9 +331,9 @@ class TestSchedule:
         torch.testing.assert_close(snr, 2 * (alpha / sigma).log(), rtol=1e-11, atol=1e-11)
         torch.testing.assert_close(schedule.time(snr), t, rtol=1e-11, atol=0)
 
-    def test_keeps_the_variance_or_the_signal(self, name):
+    def test_keeps_the_variance_the_signal_or_their_sum(self, name):
         alpha, sigma = SCHEDULES[name](torch.linspace(0, 1, 50, dtype=F64) * SCHEDULES[name].end)
-        whole = alpha if name in ("exploding", "edm") else alpha**2 + sigma**2
+        whole = alpha if name in ("exploding", "edm") else alpha + sigma if name == "straight" else alpha**2 + sigma**2
         torch.testing.assert_close(whole, torch.ones_like(whole), rtol=1e-14, atol=0)
 
     def test_its_rates_carry_the_moments(self, name):
@@ -364,6 +365,12 @@ class TestSchedule:
 
 PREDICTIONS = {p.name: p for p in vars(diffusion).values() if isinstance(p, diffusion.Prediction)}
 PREDICTIONS["preconditioned"] = diffusion.preconditioned(0.7)
+PREDICTIONS["flow velocity"] = diffusion.flow_velocity(diffusion.Straight())
+
+
+def _asked(prediction, schedule):
+    """A velocity belongs to one schedule; the others are for all."""
+    return diffusion.flow_velocity(schedule) if prediction == "flow velocity" else PREDICTIONS[prediction]
 
 
 class Answering(nn.Module):
@@ -380,13 +387,18 @@ class Answering(nn.Module):
         return self.prediction.of(self.exact(xt, t), xt, alpha, sigma)
 
 
-@pytest.mark.parametrize("schedule", ["linear", "preserving", "edm"])
+@pytest.mark.parametrize("schedule", ["linear", "preserving", "edm", "straight"])
 @pytest.mark.parametrize("prediction", PREDICTIONS)
 def test_every_prediction_gives_the_exact_member_back(prediction, schedule):
     """A network that answers as the exact denoiser does, asked in each of the ways."""
     data = normal((6, 3), seeded(1), BITS)
     exact = diffusion.EmpiricalDenoiser(data, SCHEDULES[schedule])
-    asked = diffusion.Denoiser(Answering(exact, PREDICTIONS[prediction]), exact.schedule, PREDICTIONS[prediction])
+    way = _asked(prediction, exact.schedule)
+    if not way.answers_pure_noise and diffusion.terminal_snr(exact.schedule) == 0:
+        with pytest.raises(ValueError, match="says nothing about x_0"):
+            diffusion.Denoiser(Answering(exact, way), exact.schedule, way)
+        return
+    asked = diffusion.Denoiser(Answering(exact, way), exact.schedule, way)
     for t in (0.05, 0.4, 0.9):
         x = normal((4, 3), seeded(2), BITS)
         t = t * exact.schedule.end
@@ -422,7 +434,7 @@ def _denoisers(schedule):
     yield "counted", diffusion.Counted(bells), *_dense(bells.log_prob(GRID, 0.0))
 
 
-@pytest.mark.parametrize("schedule", ["cosine", "preserving", "exploding"])
+@pytest.mark.parametrize("schedule", ["cosine", "preserving", "exploding", "straight"])
 def test_every_denoiser_is_the_posterior_mean(schedule):
     """Σ x_0 p(x_0) q(x_t|x_0) / Σ p(x_0) q(x_t|x_0) over the data's own points."""
     for name, denoiser, points, weights in _denoisers(SCHEDULES[schedule]):
@@ -446,19 +458,37 @@ RULES = {
     "ddim": diffusion.ddim,
     "ddim, half": partial(diffusion.ddim, eta=0.5),
     "euler": diffusion.euler,
+    "euler_maruyama": diffusion.euler_maruyama,
+    "exponential": diffusion.exponential,
+    "exponential, 4": partial(diffusion.exponential, order=4),
+    "dpm_solver": diffusion.dpm_solver,
+    "dpm_solver, 3": partial(diffusion.dpm_solver, order=3),
+    "heun": diffusion.heun,
+    "heun, churned": partial(diffusion.heun, churn=diffusion.Churn(400.0, high=4.0)),
 }
+
+
+def test_every_rule_is_here():
+    """A rule is what makes a Table of a schedule and times."""
+    rules = set()
+    for name, member in vars(diffusion).items():
+        if inspect.isfunction(member) and inspect.signature(member).return_annotation in (diffusion.Table, "Table"):
+            rules.add(name)
+    assert rules == {name.split(",")[0] for name in RULES}
 
 
 @pytest.mark.parametrize("schedule", ["cosine", "preserving", "exploding", "edm"])
 @pytest.mark.parametrize("rule", RULES)
 class TestRule:
-    def test_one_row_a_step_and_the_last_is_x0(self, rule, schedule):
+    def test_a_call_for_each_time_and_the_last_is_x0(self, rule, schedule):
+        """The times of the grid, each of them at least once; Heun's stages and order 4 ask at some of them twice."""
         schedule = SCHEDULES[schedule]
         grid = diffusion.uniform_grid(schedule, 6)
         table = RULES[rule](schedule, grid)
-        assert (table.calls, table.end) == (6, 0)
-        assert torch.equal(table.times, grid[:-1])
-        assert (table.a[-1], table.b[-1], table.noise[-1]) == (0, 1, 0)
+        assert (table.calls, table.end) == (6 + {"heun": 5, "exponential, 4": 1}.get(rule.split(", c")[0], 0), 0)
+        if "churned" not in rule:
+            assert torch.equal(table.times.unique_consecutive(), grid[:-1])
+        assert (table.a[-1], table.b[-1, 0], table.b[-1, 1:].any(), table.noise[-1]) == (0, 1, False, 0)
 
     def test_draws_go_to_the_exact_member(self, rule, schedule):
         """One number, Gaussian: the exact moments of what the table draws, as its steps grow finer."""
@@ -467,10 +497,18 @@ class TestRule:
         grid = schedule.time(torch.linspace(-3, 12, 1000, dtype=F64))
         grid = torch.cat([grid[grid > 0], torch.zeros(1, dtype=F64)])
         table = RULES[rule](schedule, grid)
-        (alpha, sigma), probe = schedule(table.times[0]), torch.tensor([[0.0], [1.0]], dtype=F64)
-        mean, variance = alpha * 0.5, alpha**2 * 0.3 + sigma**2
-        for t, a, b, n in zip(table.times.tolist(), table.a, table.b[:, 0], table.noise, strict=True):
-            zero, one = (a * probe + b * exact(probe, t))[:, 0]
-            mean, variance = zero + (one - zero) * mean, (one - zero) ** 2 * variance + n**2
+        (alpha, sigma), probe = schedule(grid[0]), torch.tensor([[0.0], [1.0]], dtype=F64)
+        scale, kick = table.opening
+        # x and each D_k by their means and their weights on the independent x_noise, ε_0, ε_1 …
+        mean, weights = scale * alpha * 0.5, torch.zeros(table.calls + 2, dtype=F64)
+        weights[:2] = torch.tensor([scale * (alpha**2 * 0.3 + sigma**2).sqrt(), kick])
+        past = []
+        for k, (t, a, row, n) in enumerate(zip(table.times.tolist(), table.a, table.b, table.noise, strict=True)):
+            zero, one = exact(probe, t)[:, 0]
+            past = [(zero + (one - zero) * mean, (one - zero) * weights), *past[: len(row) - 1]]
+            mean = a * mean + sum(b * m for b, (m, _) in zip(row, past, strict=False))
+            weights = a * weights + sum(b * w for b, (_, w) in zip(row, past, strict=False))
+            weights[k + 2] = n
+        variance = weights.square().sum()
         assert mean.item() == pytest.approx(0.5, abs=0.01)
         assert variance.item() == pytest.approx(0.3, rel=0.04)

@@ -418,7 +418,16 @@ def _samplers() -> None:
         _ = exact.sample(5, start), exact.log_prob(x, 0.5), exact.score(x, 0.5), exact.posterior_covariance(x, 0.5)
     _ = bells.responsibilities(x, 0.5), one.flow(x, 0.5, 1.0)
     for exact in (bells, one, diffusion.EmpiricalDenoiser(points, SCHEDULE)):
-        for rule in (diffusion.ancestral, diffusion.ddim, diffusion.euler, diffusion.ddim(SCHEDULE, [1.0, 0.5])):
+        for rule in (
+            diffusion.ancestral,
+            diffusion.ddim,
+            diffusion.euler,
+            diffusion.euler_maruyama,
+            diffusion.exponential,
+            diffusion.dpm_solver,
+            partial(diffusion.heun, churn=diffusion.Churn(1.0, high=2.0)),
+            diffusion.ddim(SCHEDULE, [1.0, 0.5]),
+        ):
             times = None if isinstance(rule, diffusion.Table) else grid
             _ = diffusion.sample(diffusion.Counted(exact), rule, x, times, start)
             _ = list(diffusion.walk(exact, rule, x, times, start))
@@ -429,6 +438,23 @@ def _told_the_level() -> None:
     _ = sinusoids(level, ladder(3)), LevelEmbedding(3, start, classes=2)(level, labels)
     for net in (ConditionalMLP(16, 3, start, classes=2), UNet(4, [2, 3], start, classes=2)):
         net(torch.ones(2, 16), level, labels).sum().backward()
+
+
+def _flows() -> None:
+    start, schedule = rng.seeded(1), diffusion.Straight()
+    bells = diffusion.GaussianMixtureDenoiser(torch.tensor([0.5, 0.5]), torch.eye(2), 0.1, schedule)
+    x0, eps = bells.sample(3, start).float(), rng.normal((3, 2), start, P)
+    for asked in (diffusion.FLOW, diffusion.flow_velocity(schedule)):
+        Denoiser(_WithLevel(mlp([3, 4, 2], start)), schedule, asked).loss(x0, start).backward()
+    _ = diffusion.velocity(bells, x0, 0.5), diffusion.score(bells, x0, 0.5), diffusion.slopes(schedule, 0.5)
+    _ = diffusion.flow_matching_loss(bells, *diffusion.rectified_pairs(bells, eps, 1e-3), 0.5)
+    _ = diffusion.straightness(bells, eps, 1e-3), diffusion.encode(bells, x0, 1e-3)
+    _ = diffusion.log_likelihood(bells, x0, 1e-3), diffusion.log_likelihood(bells, x0, 1e-3, 2, start)
+
+
+def _levels() -> None:
+    x, start = digits("test").grey[:2], rng.seeded(1)
+    _ = diffusion.quantise(diffusion.dequantise(x, start)), diffusion.quantised_log_prob(lambda y: y.sum(1), x, start)
 
 
 def _save() -> None:
@@ -483,6 +509,8 @@ WORK = {
     "Denoiser, predictions, weightings, Guided": _network_denoisers,
     "exact denoisers, samplers": _samplers,
     "elbo, continuous_elbo of a diffusion": _diffusion_bound,
+    "log_likelihood, encode, velocity, flow_matching_loss": _flows,
+    "dequantise, quantise": _levels,
     "conv": lambda: (conv_encoder(8, [2], 4, rng.seeded(1)), conv_decoder(2, [2], 8, rng.seeded(1))),
     "level, ConditionalMLP, UNet": _told_the_level,
     "LinearGaussianVAE": _linear,
