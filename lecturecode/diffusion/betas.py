@@ -77,10 +77,11 @@ class FromBetas:
         return k + part.clamp(max=1)
 
     def rates(self, t: Time) -> tuple[Tensor, Tensor]:
-        """(½ log(1 − β), −log(1 − β)) of the step that ends at or after t."""
+        """(½ log(1 − β), −log(1 − β)) of the step that ends at or after t; (−½, 1)/(T − t) in one to α = 0."""
         t = inside(self, t)
         k = t.ceil().long().clamp(1, self.steps)
         rate = self._losses.diff().to(t)[k - 1]
+        rate = torch.where(rate.isinf(), 1 / (k - t).clamp(min=0), rate)
         return -rate / 2, rate
 
     def zero_terminal(self) -> "FromBetas":
@@ -102,7 +103,7 @@ class FromBetas:
         k = t.floor().long().clamp(0, self.steps - 1)
         below, part = knots[k], t - k
         step = knots[k + 1] - below
-        # a last step to α = 0 goes down a straight line in α, since log α has no finite end
+        # a last step to α = 0 goes down a straight line in α², since log α has no finite end
         return below + torch.where(step.isinf(), -torch.log1p(-part.clamp(max=1)), part * step)
 
 

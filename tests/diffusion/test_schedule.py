@@ -160,6 +160,17 @@ def test_the_rates_belong_to_the_levels(name):
     torch.testing.assert_close(g2, (u**2 - s**2) / (2 * h) - 2 * f * schedule(t)[1] ** 2, rtol=2e-5, atol=1e-8)
 
 
+def test_the_last_step_to_pure_noise_has_the_rates_of_a_straight_line():
+    """α² = α_{T−1}² (T − t) there: f = −1/2(T − t), and g² by central differences."""
+    schedule, t, h = Linear(20, 1e-3, 0.3).zero_terminal(), torch.tensor([19.2, 19.5, 19.9], dtype=F64), 1e-4
+    (a, s), (b, u) = schedule(t - h), schedule(t + h)
+    f, g2 = schedule.rates(t)
+    torch.testing.assert_close(f, -0.5 / (20 - t), rtol=1e-12, atol=0)
+    torch.testing.assert_close(f, (b.log() - a.log()) / (2 * h), rtol=1e-5, atol=0)
+    torch.testing.assert_close(g2, (u**2 - s**2) / (2 * h) - 2 * f * schedule(t)[1] ** 2, rtol=1e-5, atol=0)
+    assert schedule.rates(20.0)[1].isinf()
+
+
 @pytest.mark.parametrize("name", ["linear", "preserving", "exploding", "edm"])
 def test_tensors_keep_their_precision_and_numbers_are_exact(name, device, dtype):
     schedule = ALL[name]
