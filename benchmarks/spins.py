@@ -45,7 +45,7 @@ RESULTS = Path(__file__).parent / "results" / "spins.json"
 
 @njit
 def _seed(value):
-    np.random.seed(value)  # noqa: NPY002  numba's own generator
+    np.random.seed(value)  # noqa: NPY002  compiled, this is numba's own stream and not NumPy's global one
 
 
 @njit
@@ -57,7 +57,7 @@ def _plain(x, chance, sweeps):
             for c in range(side):
                 near = up[c] + down[c] + x[r, c - 1] + x[r, (c + 1) % side]
                 cost = near * x[r, c]
-                if cost <= 0 or np.random.random() < chance[cost]:  # noqa: NPY002
+                if cost <= 0 or np.random.random() < chance[cost]:  # noqa: NPY002  as in _seed
                     x[r, c] = -x[r, c]
 
 

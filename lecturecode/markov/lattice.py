@@ -48,7 +48,7 @@ class Checkerboard:
     def __call__(self, x: Num[Tensor, "*chains n"], rng: torch.Generator) -> Num[Tensor, "*chains n"]:
         """One sweep of every chain: each site once. Raises: ValueError where x is not (…, rows · columns) of ±1."""
         check_spins(x, len(self.fields))
-        return self._by_sites(x, rng) if self._table is None else self._by_halves(x, rng)
+        return self._by_sites(x, rng) if self._table is None else self._by_halves(x, self._table.to(x.device), rng)
 
     def matrix(self, states: Float[Tensor, "two_to_n n"]) -> Float[Tensor, "two_to_n two_to_n"]:
         """T[i, j] = Pr(states[j] → states[i]): a product over the sites of each colour, one after the other.
@@ -100,9 +100,8 @@ class Checkerboard:
             s[..., units] = torch.where(uniform(tuple(up.shape), rng, up) < up, 1.0, -1.0).to(exact)
         return s.to(x.dtype)
 
-    def _by_halves(self, x: Tensor, rng: torch.Generator) -> Tensor:
+    def _by_halves(self, x: Tensor, table: Tensor, rng: torch.Generator) -> Tensor:
         half = halves(x.to(torch.int8), self.rows, self.columns)
-        table = self._table.to(x.device)  # type: ignore[union-attr]
         for colour in (0, 1):
             near = neighbours(half[1 - colour], colour, self.periodic)
             index = sum(near[1:], near[0]) + 4 + 9 * ((half[colour] + 1) >> 1)

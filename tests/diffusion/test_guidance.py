@@ -46,7 +46,7 @@ def test_guided_has_the_score_of_the_tilted_density(name, scale, components):
         t = t * schedule.end
         alpha, sigma = schedule(t)
         x = (3 * normal((6, 2), seeded(3), LIKE)).requires_grad_()
-        spread = alpha**2 * model.covariances + sigma**2 * torch.eye(2, dtype=F64)  # type: ignore[operator]
+        spread = alpha**2 * torch.as_tensor(model.covariances) + sigma**2 * torch.eye(2, dtype=F64)
         joint = MultivariateNormal(alpha * model.means, spread).log_prob(x[:, None]) + model.weights.log()
         log_p, log_class = joint.logsumexp(1), joint[:, components].logsumexp(1)
         (slope,) = torch.autograd.grad((log_p + scale * (log_class - log_p)).sum(), x)

@@ -118,7 +118,11 @@ def whole(schedule, x0, grid, k, answers):
     nodes, out = [ell[t] for t, _ in answers], sigma / first * x0
     for j, (_, answer) in enumerate(answers):
         end = ell[grid[k]]
-        weight, _ = quad(lambda at: math.exp(at - end) * lagrange(nodes, j, at), ell[grid[0]], end, epsabs=1e-14)  # noqa: B023
+
+        def integrand(at, j=j, end=end):
+            return math.exp(at - end) * lagrange(nodes, j, at)
+
+        weight, _ = quad(integrand, ell[grid[0]], end, epsabs=1e-14)
         out = out + alpha * weight * answer
     return out
 
@@ -230,7 +234,11 @@ def test_answers_on_a_polynomial_are_integrated_exactly(order):
         table = exponential(schedule, grid, order)
         offset = begin + (order == 4 and begin > 0)
         x_begin = stopped(Power(power), table, x, offset)
-        integral, _ = quad(lambda at: math.exp(at - ell[-1]) * at**power, ell[begin], ell[-1], epsabs=1e-14)  # noqa: B023
+
+        def integrand(at, power=power):
+            return math.exp(at - ell[-1]) * at**power
+
+        integral, _ = quad(integrand, ell[begin], ell[-1], epsabs=1e-14)
         exact = grid[-1] / grid[begin] * x_begin + integral
         torch.testing.assert_close(sample(Power(power), table, x), exact, rtol=1e-11, atol=1e-12)
 
