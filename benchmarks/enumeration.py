@@ -13,7 +13,6 @@ compared with the table's before any timing. Then they alternate, round by round
 minimum and median. Peak memory is that of a fresh process.
 """
 
-import argparse
 import json
 import platform
 import statistics
@@ -25,7 +24,7 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from vae_step import processor
+from report import asked, processor
 
 from lecturecode import __version__, seeded
 from lecturecode.boltzmann import SPIN, BoltzmannMachine
@@ -174,13 +173,9 @@ def peak(n: int, call: str) -> float:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--rounds", type=int, default=7)
-    parser.add_argument("--sizes", type=int, nargs="+", default=[12, 16, 18, 20, 22, 24, 26, 28, 30, 32, 34, 36])
-    parser.add_argument("--keep", type=Path, default=RESULTS, help="the JSON file to write")
-    options = parser.parse_args()
-    if options.rounds < 5:
-        parser.error("fewer than five rounds say little")
+    options = asked(
+        __doc__, 7, RESULTS, sizes=dict(type=int, nargs="+", default=[12, 16, 18, 20, 22, 24, 26, 28, 30, 32, 34, 36])
+    )
     torch.set_num_threads(1)
     report: dict = {
         "machine": {"processor": processor(), "system": platform.system(), "threads": 1},

@@ -17,7 +17,6 @@ The effective sample size is that of the mean of the worst of the 32 coordinates
 truth, for every contestant in every round. Then rounds alternate; ratios of the median rates.
 """
 
-import argparse
 import json
 import os
 import platform
@@ -31,6 +30,7 @@ from pathlib import Path
 
 import numpy as np
 import torch
+from report import asked, processor
 
 from lecturecode import __version__, seeded
 from lecturecode.markov import effective_sample_size, hmc, run, standard_error
@@ -156,22 +156,8 @@ def measure(chains: int, rounds: int, python: Path | None, folder: Path) -> dict
     }
 
 
-def processor() -> str:
-    try:
-        lines = Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines()
-    except OSError:
-        return platform.processor()
-    return next((line.split(":")[1].strip() for line in lines if line.startswith("model name")), platform.machine())
-
-
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--rounds", type=int, default=7)
-    parser.add_argument("--peer", type=Path, help="the Python of an environment with blackjax")
-    parser.add_argument("--keep", type=Path, default=RESULTS, help="the JSON file to write")
-    options = parser.parse_args()
-    if options.rounds < 5:
-        parser.error("fewer than five rounds say little")
+    options = asked(__doc__, 7, RESULTS, peer=dict(type=Path, help="the Python of an environment with blackjax"))
     threads = dict.fromkeys(("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS"), "1")
     if not threads.items() <= os.environ.items():  # they are read when NumPy is imported
         os.execve(sys.executable, [sys.executable, *sys.argv], os.environ | threads)

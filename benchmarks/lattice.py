@@ -12,7 +12,6 @@ All three must agree within 1e-12 before any of them is timed. Then they alterna
 process, minimum and median, and the ratios of the minima.
 """
 
-import argparse
 import json
 import math
 import platform
@@ -24,6 +23,7 @@ from pathlib import Path
 
 import numpy as np
 import torch
+from report import asked, processor
 
 from lecturecode import __version__, seeded
 from lecturecode.boltzmann import lattice_log_partition
@@ -129,21 +129,8 @@ def measure(side: int, rounds: int) -> dict:
     }
 
 
-def processor() -> str:
-    try:
-        lines = Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines()
-    except OSError:
-        return platform.processor()
-    return next((line.split(":")[1].strip() for line in lines if line.startswith("model name")), platform.machine())
-
-
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--rounds", type=int, default=7)
-    parser.add_argument("--keep", type=Path, default=RESULTS, help="the JSON file to write")
-    options = parser.parse_args()
-    if options.rounds < 5:
-        parser.error("fewer than five rounds say little")
+    options = asked(__doc__, 7, RESULTS)
     torch.set_num_threads(1)
     report = {
         "machine": {"processor": processor(), "system": platform.system(), "threads": 1},

@@ -23,7 +23,6 @@ minimum and median, ratios of the minima and of the medians. `nearly decomposabl
 nine states in three groups joined by rates of 1e-15, against rational arithmetic.
 """
 
-import argparse
 import json
 import platform
 import statistics
@@ -35,7 +34,7 @@ from typing import Any
 
 import numpy as np
 import torch
-from restricted import processor
+from report import asked, processor
 from torch import Tensor
 
 from lecturecode import __version__, seeded
@@ -197,12 +196,7 @@ def measure_simulation(n: int, rounds: int) -> dict:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--rounds", type=int, default=7)
-    parser.add_argument("--keep", type=Path, default=RESULTS, help="the JSON file to write")
-    options = parser.parse_args()
-    if options.rounds < 5:
-        parser.error("fewer than five rounds say little")
+    options = asked(__doc__, 7, RESULTS)
     torch.set_num_threads(1)
     versions = {"python": platform.python_version(), "torch": torch.__version__, "numpy": np.__version__}
     if qe is not None:

@@ -16,7 +16,6 @@ and of the medians. The plain side's block is the fastest of a few sizes, tried 
 fresh process which computes log Z and the moments once.
 """
 
-import argparse
 import json
 import platform
 import resource
@@ -28,6 +27,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 import torch
+from report import asked, processor
 from torch import Tensor
 from torch.nn import functional as F
 
@@ -167,21 +167,8 @@ def high_water() -> float:
     return next(int(line.split()[1]) for line in lines if line.startswith("VmHWM")) / 2**10
 
 
-def processor() -> str:
-    try:
-        lines = Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines()
-    except OSError:
-        return platform.processor()
-    return next((line.split(":")[1].strip() for line in lines if line.startswith("model name")), platform.machine())
-
-
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--rounds", type=int, default=7)
-    parser.add_argument("--keep", type=Path, default=RESULTS, help="the JSON file to write")
-    options = parser.parse_args()
-    if options.rounds < 5:
-        parser.error("fewer than five rounds say little")
+    options = asked(__doc__, 7, RESULTS)
     torch.set_num_threads(1)
     report = {
         "machine": {"processor": processor(), "system": platform.system(), "threads": 1},

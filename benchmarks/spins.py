@@ -18,7 +18,6 @@ and replicas of a word must be uncorrelated, below 0.05. Then they alternate, ro
 minimum and median, ratio of the minima and of the medians.
 """
 
-import argparse
 import json
 import math
 import platform
@@ -31,7 +30,7 @@ import numba
 import numpy as np
 import torch
 from numba import njit, uint64
-from restricted import processor
+from report import asked, processor
 
 from lecturecode import __version__, seeded
 from lecturecode.boltzmann import ising, states
@@ -241,12 +240,7 @@ def measure(rounds: int) -> dict:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--rounds", type=int, default=9)
-    parser.add_argument("--keep", type=Path, default=RESULTS, help="the JSON file to write")
-    options = parser.parse_args()
-    if options.rounds < 5:
-        parser.error("fewer than five rounds say little")
+    options = asked(__doc__, 9, RESULTS)
     torch.set_num_threads(1)
     report = {
         "machine": {"processor": processor(), "system": platform.system(), "threads": 1},

@@ -14,7 +14,6 @@ Before any timing, both losses and all gradients are compared on the same weight
 alternate, round by round; CPU time of the process, minimum and median, and the ratio of the minima.
 """
 
-import argparse
 import json
 import os
 import platform
@@ -28,6 +27,7 @@ from pathlib import Path
 import numpy as np
 import torch
 from PIL import Image
+from report import asked, processor
 from torch import Tensor, nn
 from torch.nn import functional as F
 from torch.utils.data import DataLoader, Dataset
@@ -201,22 +201,8 @@ def measure(shape: str, rounds: int, count: int) -> dict:
     }
 
 
-def processor() -> str:
-    try:
-        lines = Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines()
-    except OSError:
-        return platform.processor()
-    return next((line.split(":")[1].strip() for line in lines if line.startswith("model name")), platform.machine())
-
-
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--rounds", type=int, default=9)
-    parser.add_argument("--steps", type=int, default=100, help="steps a round")
-    parser.add_argument("--keep", type=Path, default=RESULTS, help="the JSON file to write")
-    options = parser.parse_args()
-    if options.rounds < 5:
-        parser.error("fewer than five rounds say little")
+    options = asked(__doc__, 9, RESULTS, steps=dict(type=int, default=100, help="steps a round"))
     torch.set_num_threads(1)
     dataset(torch.zeros(1, 8, 8, dtype=torch.uint8))  # torchvision is imported here, or is not there
     report = {
