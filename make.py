@@ -9,6 +9,7 @@ installed.
 from __future__ import annotations
 
 import argparse
+import concurrent.futures
 import functools
 import hashlib
 import http.server
@@ -21,6 +22,7 @@ import tempfile
 import threading
 import time
 import xml.etree.ElementTree as ElementTree
+from collections.abc import Callable
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parent
@@ -41,8 +43,12 @@ class Stop(Exception):
         self.code = code
 
 
+stage = threading.local()  # .name: which of the stages of `make test` this thread runs, where several run at once
+
+
 def say(text: str = "") -> None:
-    print(text, flush=True)
+    name = getattr(stage, "name", None)
+    print(f"{name:<9} | {text}" if name else text, flush=True)
 
 
 def environment(**extra: str) -> dict[str, str]:
@@ -65,12 +71,27 @@ def environment(**extra: str) -> dict[str, str]:
 
 def run(command: list, reason: str, cwd: Path | None = None, **extra: str) -> None:
     """Runs a command in the repository (or `cwd`), its output shown; Stop(reason) where it fails."""
+    words, where, env = [str(part) for part in command], str(cwd or ROOT), environment(**extra)
     try:
-        code = subprocess.call([str(part) for part in command], cwd=str(cwd or ROOT), env=environment(**extra))
+        if getattr(stage, "name", None) is None:
+            code = subprocess.call(words, cwd=where, env=env)
+        else:
+            code = call_by_lines(words, where, env)
     except OSError as error:
         raise Stop(f"{reason}: cannot start {command[0]}: {error.strerror}") from None
     if code:
         raise Stop(f"{reason} (exit code {code})", code)
+
+
+def call_by_lines(words: list[str], where: str, env: dict[str, str]) -> int:
+    """The same with each line marked by its stage, so that two stages can share one screen."""
+    pipe, both = subprocess.PIPE, subprocess.STDOUT
+    with subprocess.Popen(
+        words, cwd=where, env=env, stdout=pipe, stderr=both, encoding="utf-8", errors="replace"
+    ) as process:
+        for line in process.stdout or ():
+            say(line.rstrip())
+    return process.returncode
 
 
 def ask(command: list, **extra: str) -> str | None:
@@ -416,32 +437,59 @@ def counts(reports: list[str]) -> dict[str, int]:
     return total
 
 
+def together(
+    parts: dict[str, tuple[Callable[[], object], tuple[str, ...]]], at_once: int
+) -> tuple[dict[str, str], dict[str, float]]:
+    """Runs the parts, `at_once` of them side by side, each when those it needs have passed: how each ended, and when.
+
+    They are started in the order given. One that fails stops only those that need it.
+    """
+    results: dict[str, str] = {}
+    times: dict[str, float] = {}
+    waiting = dict(parts)
+
+    def one(name: str) -> None:
+        stage.name = name if at_once > 1 else None
+        start = time.monotonic()
+        try:
+            parts[name][0]()
+            results[name] = "passed"
+        except Stop as stop:
+            results[name] = f"FAILED: {stop}"
+        times[name] = time.monotonic() - start
+
+    with concurrent.futures.ThreadPoolExecutor(at_once) as pool:
+        running: dict[concurrent.futures.Future, str] = {}
+        while waiting or running:
+            for name, (_, needs) in list(waiting.items()):
+                if any(results.get(need, "passed") != "passed" for need in needs):
+                    results[name], times[name] = "not run: the stage before it failed", 0.0
+                    del waiting[name]
+                elif len(running) < at_once and all(need in results for need in needs):
+                    say(f"\n== {name}")
+                    running[pool.submit(one, name)] = name
+                    del waiting[name]
+            done, _ = concurrent.futures.wait(running, return_when=concurrent.futures.FIRST_COMPLETED)
+            for future in done:
+                name = running.pop(future)
+                future.result()
+                say(f"\n== {name}: {results[name]}, {times[name]:.0f} s")
+    return {name: results[name] for name in parts}, times
+
+
 def test(options: argparse.Namespace) -> None:
     env = setup(options)
     remove(REPORTS)
     others = ("tests", "--ignore=tests/equations", "--ignore=tests/book")
-    stages = [
-        ("lint", functools.partial(lint_with, env), ()),
-        ("equations", functools.partial(equations, env), ()),
-        ("package", functools.partial(pytest, env, "package", *others), ()),
-        ("book", functools.partial(site, env), ("equations",)),
-        ("notebooks", functools.partial(rerun, env), ("book",)),
-        ("site", functools.partial(pytest, env, "site", "tests/book"), ("book",)),
-    ]
-    results: dict[str, str] = {}
-    times: dict[str, float] = {}
-    for name, stage, needs in stages:
-        say(f"\n== {name}")
-        start = time.monotonic()
-        if any(results[need] != "passed" for need in needs):
-            results[name] = "not run: the stage before it failed"
-        else:
-            try:
-                stage()
-                results[name] = "passed"
-            except Stop as stop:
-                results[name] = f"FAILED: {stop}"
-        times[name] = time.monotonic() - start
+    parts: dict[str, tuple[Callable[[], object], tuple[str, ...]]] = {
+        "equations": (functools.partial(equations, env), ()),
+        "lint": (functools.partial(lint_with, env), ()),
+        "book": (functools.partial(site, env), ("equations",)),
+        "package": (functools.partial(pytest, env, "package", *others), ()),
+        "site": (functools.partial(pytest, env, "site", "tests/book"), ("book",)),
+        "notebooks": (functools.partial(rerun, env), ("book",)),
+    }
+    results, times = together(parts, min(2, os.cpu_count() or 1))
 
     say("\n== summary")
     for name, result in results.items():

@@ -218,3 +218,50 @@ def test_counts_are_read_from_the_reports(tmp_path, monkeypatch):
     for name in ("package", "site"):
         (tmp_path / f"{name}.xml").write_text(suite)
     assert make.counts(["package", "notebooks", "site"]) == {"passed": 10, "failed": 4, "skipped": 4}
+
+
+class TestTogether:
+    def test_a_failure_stops_only_what_needs_it(self, capsys):
+        ran = []
+
+        def fails():
+            raise make.Stop("the reason")
+
+        parts = {
+            "book": (fails, ()),
+            "site": (lambda: ran.append("site"), ("book",)),
+            "links": (lambda: ran.append("links"), ("site",)),
+            "package": (lambda: ran.append("package"), ()),
+        }
+        for at_once in (1, 2):
+            ran.clear()
+            results, times = make.together(parts, at_once)
+            assert list(results) == list(parts) == list(dict.fromkeys([*results, *times]))
+            assert results["book"] == "FAILED: the reason"
+            assert results["site"] == results["links"] == "not run: the stage before it failed"
+            assert results["package"] == "passed"
+            assert ran == ["package"]
+        capsys.readouterr()
+
+    def test_two_run_side_by_side(self):
+        meet = threading.Barrier(2, timeout=60)  # either alone would wait in vain
+        results, _ = make.together({"book": (meet.wait, ()), "package": (meet.wait, ())}, 2)
+        assert set(results.values()) == {"passed"}
+
+    def test_a_part_waits_for_those_it_needs(self):
+        order = []
+        parts = {
+            "site": (lambda: order.append("site"), ("book",)),
+            "book": (lambda: order.append("book"), ()),
+        }
+        make.together(parts, 2)
+        assert order == ["book", "site"]
+
+    def test_lines_of_a_command_name_their_part(self, capfd):
+        make.together({"lint": (lambda: make.run([sys.executable, "-c", "print('a\\nb')"], "no"), ())}, 2)
+        assert capfd.readouterr().out.splitlines()[2:4] == ["lint      | a", "lint      | b"]
+
+    def test_a_command_that_fails_is_a_failure_there_too(self, capfd):
+        results, _ = make.together({"lint": (lambda: make.run([sys.executable, "-c", "exit(3)"], "no"), ())}, 2)
+        assert results == {"lint": "FAILED: no (exit code 3)"}
+        capfd.readouterr()
