@@ -228,7 +228,7 @@ def test_itos_formula():
 
 @equation("dscore-ou")
 def test_levels_from_the_rates():
-    """The integrals of the rates by Gauss and Legendre against the package's levels, and constant rates."""
+    """The package's rates, integrated by Gauss and Legendre, against its levels; from levels by autograd; constants."""
     schedule = VariancePreserving()
     for when in (0.1, 0.5, 1.0):
         u, w = legendre(0, when)
@@ -237,6 +237,11 @@ def test_levels_from_the_rates():
         assert_close((w * f).sum().exp(), alpha)
         kept = torch.exp(-(beta(number(when)) + beta(u)) / 2 * (when - u))  # (α_t/α_u)²: the rate is linear in u
         assert_close((w * kept * g2).sum(), sigma**2)
+        (t,) = leaves(when)  # from right to left
+        alpha, var = levels(t)[0], levels(t)[1] ** 2
+        f, g2 = schedule.rates(when)
+        assert_close(slope(alpha, t) / alpha, f)
+        assert_close(slope(var, t) - 2 * f * var, g2)
     u, w = legendre(0, 0.9)
     kappa, D = 0.7, 1.4
     assert_close((w * torch.exp(-2 * kappa * (0.9 - u)) * 2 * D).sum(), D / kappa * (1 - math.exp(-2 * kappa * 0.9)))
