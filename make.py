@@ -62,6 +62,8 @@ def environment(**extra: str) -> dict[str, str]:
         JUPYTER_PREFER_ENV_PATH="1",
         IPYTHONDIR=str(BUILD / "ipython"),
         MPLCONFIGDIR=str(BUILD / "matplotlib"),
+        # Sums come out the same on any number of cores, and stages that share them do not wait for each other.
+        OMP_NUM_THREADS="1",
     )
     if not sys.stdout.isatty():
         env["NO_COLOR"] = "1"
