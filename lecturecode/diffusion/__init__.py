@@ -4,6 +4,7 @@ from .betas import Cosine, FromBetas, Linear
 from .bound import DiffusionElbo, continuous_elbo, elbo
 from .denoiser import Denoise, Denoiser, Given, Guided
 from .dequantise import dequantise, quantise, quantised_log_prob
+from .directions import DirectionTable
 from .discrete import DiscreteProcess
 from .discrete_model import DiscreteDenoiser, sample_sites
 from .empirical import EmpiricalDenoiser
@@ -16,18 +17,23 @@ from .enumerated import (
     tabulated,
 )
 from .exact import GaussianDenoiser
+from .few_calls import FewCalls, few_calls
+from .fitted import fitted
 from .flow import FLOW, Straight, flow_velocity, score, slopes, velocity
 from .gaussian import Gaussian
 from .gaussian_data import GaussianData, GaussianGap
+from .gaussian_flow import gaussian_exponential, noise_exponential
 from .grids import karras_grid, log_snr_grid, uniform_grid
 from .likelihood import Likelihood, decode, encode, follow, log_likelihood
 from .mixture import GaussianMixtureDenoiser
 from .multistep import dpm_solver, exponential
+from .pilot import Pilot
 from .prediction import CLEAN, NOISE, SCORE, VELOCITY, Prediction, preconditioned
 from .process import forward, levels, marginal, noise_end, posterior, transition
 from .rectify import flow_matching_loss, rectified_pairs, straightness
 from .sampler import Counted, sample, walk
 from .schedule import EDM, Schedule, VarianceExploding, VariancePreserving, terminal_snr
+from .shortest_path import dynamic_grid
 from .stochastic import Churn, euler_maruyama, heun
 from .tables import Table, ancestral, ddim, euler
 from .terms import end_weights, rising_grid, step_weights
@@ -46,10 +52,12 @@ __all__ = [
     "Denoise",
     "Denoiser",
     "DiffusionElbo",
+    "DirectionTable",
     "DiscreteDenoiser",
     "DiscreteProcess",
     "EmpiricalDenoiser",
     "EnumeratedDiffusion",
+    "FewCalls",
     "FromBetas",
     "Gaussian",
     "GaussianData",
@@ -61,6 +69,7 @@ __all__ = [
     "Likelihood",
     "Linear",
     "LogNormalTimes",
+    "Pilot",
     "Prediction",
     "Schedule",
     "Straight",
@@ -76,16 +85,20 @@ __all__ = [
     "decode",
     "dequantise",
     "dpm_solver",
+    "dynamic_grid",
     "elbo",
     "encode",
     "end_weights",
     "euler",
     "euler_maruyama",
     "exponential",
+    "few_calls",
+    "fitted",
     "flow_matching_loss",
     "flow_velocity",
     "follow",
     "forward",
+    "gaussian_exponential",
     "heun",
     "karras_grid",
     "levels",
@@ -95,6 +108,7 @@ __all__ = [
     "min_snr",
     "model_distribution",
     "noise_end",
+    "noise_exponential",
     "of_prediction",
     "posterior",
     "preconditioned",

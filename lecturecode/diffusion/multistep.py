@@ -96,7 +96,7 @@ def _table(
         if not now < then:
             raise ValueError(f"times[{k}] and times[{k + 1}] have one log SNR, {2 * now:g}; leave one of them out")
     alpha, sigma = (level.tolist() for level in schedule(grid))
-    calls = _calls([math.isfinite(value) for value in ell], order, corrected, settled)
+    calls = plan([math.isfinite(value) for value in ell], order, corrected, settled)
     a, b, before = [], torch.zeros(len(calls), order + 1, dtype=torch.float64), {}
     for call, (node, target, base, used) in enumerate(calls):
         h, rule = ell[target] - ell[base], _moments
@@ -113,7 +113,9 @@ def _table(
     return Table(grid[[node for node, *_ in calls]], rows, b[:, :width], torch.zeros_like(rows), r[-1].item())
 
 
-def _calls(finite: list[bool], order: int, corrected: bool, settled: bool) -> list[tuple[int, int, int, list[int]]]:
+def plan(
+    finite: list[bool], order: int, corrected: bool, settled: bool = False
+) -> list[tuple[int, int, int, list[int]]]:
     """For each call the time where it is made, the time it leads to, where its integral begins, and the calls used."""
     calls, known = [], []
     first, last = int(not finite[0]), len(finite) - 1

@@ -3,7 +3,8 @@
     D_k = denoiser(x, t_k),    x ← a_k x + Σ_j b_kj D_{k−j} + n_k ε
 
 It knows no method and no schedule. Coefficients are Python floats, so that nothing is copied to a device on the way;
-answers are watched by their sums, which on an accelerator are read once, after the last call.
+answers are watched by their sums, which on an accelerator are read once, after the last call. A table of directions has
+a loop of its own, in `directions`.
 
 A corrector makes for each time a Markov kernel that leaves p_t invariant. It moves x where a row stops: where no later
 row asks for an answer from before the move.
@@ -20,18 +21,19 @@ from torch import Tensor
 from .. import checks
 from ..rng import normal
 from .denoiser import Denoise
+from .directions import DirectionTable, run_along
 from .schedule import Schedule, Time
 from .tables import Table, Times
 
 __all__ = ["Counted", "sample", "walk"]
 
-Rule = Callable[[Schedule, Times], Table]
+Rule = Callable[[Schedule, Times], Table | DirectionTable]
 Corrector = Callable[[float], Callable[[Tensor, torch.Generator], Tensor]]
 
 
 def sample(
     denoiser: Denoise,
-    step: Rule | Table,
+    step: Rule | Table | DirectionTable,
     x_noise: Float[Tensor, "batch *d"],
     times: Times | None = None,
     rng: torch.Generator | None = None,
@@ -55,7 +57,7 @@ def sample(
 
 def walk(
     denoiser: Denoise,
-    step: Rule | Table,
+    step: Rule | Table | DirectionTable,
     x_noise: Float[Tensor, "batch *d"],
     times: Times | None = None,
     rng: torch.Generator | None = None,
@@ -87,9 +89,9 @@ class Counted:
         return self.denoiser(xt, t)
 
 
-def _start(denoiser, step, x_noise, times, rng, corrector) -> tuple[Table, Tensor, dict]:
+def _start(denoiser, step, x_noise, times, rng, corrector) -> tuple[Table | DirectionTable, Tensor, dict]:
     """The checks, the table, the one copy of x, and the kernels by row."""
-    if isinstance(step, Table):
+    if isinstance(step, Table | DirectionTable):
         if times is not None:
             raise ValueError("a Table has its own times; leave times out, or pass the rule that makes the table")
         table = step
@@ -104,6 +106,10 @@ def _start(denoiser, step, x_noise, times, rng, corrector) -> tuple[Table, Tenso
     x_noise = x_noise.detach()
     if not math.isfinite(x_noise.sum()):
         checks.finite("x_noise", x_noise)
+    if isinstance(table, DirectionTable):
+        if corrector is not None:
+            raise ValueError("a table of directions takes no corrector; take ddim, ancestral, heun or euler_maruyama")
+        return table, x_noise.clone(memory_format=torch.contiguous_format), {}
     noisy = corrector is not None or table.opening[1] or any(n for *_, n in table.rows)
     if rng is None and noisy:
         raise ValueError("this sampler draws noise, and rng is missing; pass rng=seeded(0), or take ddim with eta=0")
@@ -121,6 +127,9 @@ def _start(denoiser, step, x_noise, times, rng, corrector) -> tuple[Table, Tenso
 
 
 def _run(denoiser, table, x, kernels, rng) -> Iterator[tuple[float, Tensor, Tensor]]:
+    if isinstance(table, DirectionTable):
+        yield from _run_along(denoiser, table, x)
+        return
     shape, free, sums = x.shape, checks.is_free(x), []
     past = deque(maxlen=table.b.shape[1])
     scale, kick = table.opening
@@ -157,6 +166,27 @@ def _run(denoiser, table, x, kernels, rng) -> Iterator[tuple[float, Tensor, Tens
     if sums and not (fine := torch.isfinite(torch.stack(sums))).all():
         bad = int((~fine).nonzero()[0])
         raise _not_finite(bad, table.rows[bad][0])
+
+
+def _run_along(denoiser, table, x) -> Iterator[tuple[float, Tensor, Tensor]]:
+    sums = []
+
+    def ask(x: Tensor, time: float, call: int) -> Tensor:
+        x0_hat = denoiser(x, time)
+        if x0_hat.shape != x.shape:
+            raise ValueError(
+                f"the denoiser gives shape {tuple(x0_hat.shape)} for x of {tuple(x.shape)}; make them equal"
+            )
+        if not checks.is_free(x):
+            sums.append(x0_hat.sum(dtype=torch.promote_types(x.dtype, torch.float32)))
+        elif not torch.isfinite(x0_hat).all():
+            raise _not_finite(call, time)
+        return x0_hat
+
+    yield from run_along(table, x, ask)
+    if sums and not (fine := torch.isfinite(torch.stack(sums))).all():
+        bad = int((~fine).nonzero()[0])
+        raise _not_finite(bad, table.times[bad].item())
 
 
 @torch.no_grad()

@@ -433,6 +433,20 @@ def _samplers() -> None:
             _ = list(diffusion.walk(exact, rule, x, times, start))
 
 
+def _few_calls() -> None:
+    start = rng.seeded(1)
+    bells = diffusion.GaussianMixtureDenoiser(torch.tensor([0.5, 0.5]), torch.eye(2), 0.1, SCHEDULE)
+    x = rng.normal((16, 2), start, P)
+    table = diffusion.gaussian_exponential(SCHEDULE, [1.0, 0.5, 0.0], torch.zeros(2), torch.eye(2))
+    assert isinstance(table, diffusion.DirectionTable)
+    _ = diffusion.sample(bells, diffusion.noise_exponential, x, [1.0, 0.7, 0.4, 0.0])
+    _ = diffusion.sample(bells, table, x), list(diffusion.walk(bells, table, x))
+    pilot = diffusion.Pilot.run(bells, x, candidates=6)
+    for gaussian in (True, False):
+        _ = diffusion.fitted(pilot, diffusion.dynamic_grid(pilot, 3, gaussian=gaussian), 2, gaussian, rounds=1)
+    _ = diffusion.few_calls(bells, x, 2).table
+
+
 def _told_the_level() -> None:
     start, level, labels = rng.seeded(1), torch.zeros(2), torch.tensor([0, 2])
     _ = sinusoids(level, ladder(3)), LevelEmbedding(3, start, classes=2)(level, labels)
@@ -522,6 +536,7 @@ WORK = {
     "kernels, run, diagnostics": _kernels,
     "ising": lambda: ising(2, 3, periodic=True).log_partition(),
     "lattice": lambda: (lattice_log_partition(SQUARE[1:].mT, SQUARE[1:], SQUARE), torus_log_partition(*3 * [SQUARE])),
+    "few calls": _few_calls,
     "discrete diffusion": _discrete,
     "exercises": exercises.names,
     "plot": lambda: [plot.lines(P, {"a": Q}), plot.bars({"p": P}, "ab"), plot.images(torch.zeros(2, 4), 2)],
