@@ -3,6 +3,7 @@
 import math
 import tomllib
 from importlib.resources import files
+from typing import Any
 
 import numpy as np
 import pytest
@@ -17,9 +18,10 @@ def least_loss(V, alpha2):
     """min over the slope c of E(c x_t + ε/σ)², as no other score does better for Gaussian data."""
     sigma = math.sqrt(1 - alpha2)
     # E x_t² = α²V + σ², E x_t ε/σ = 1
-    return scipy.optimize.minimize_scalar(
+    found: Any = scipy.optimize.minimize_scalar(
         lambda c: c**2 * (alpha2 * V + sigma**2) + 2 * c + 1 / sigma**2, bracket=(-1, 0), tol=1e-12
-    ).fun
+    )
+    return found.fun
 
 
 def correlation(kept, alpha):
@@ -74,7 +76,7 @@ def test_answers_are_computed(name):
 
 @pytest.mark.parametrize("name", COMPUTED)
 def test_hints(name, capsys):
-    assert_hints(name, TABLE[name], *COMPUTED[name], capsys)
+    assert_hints(name, TABLE[name], *COMPUTED[name], capsys=capsys)
 
 
 def test_solutions():
