@@ -21,6 +21,9 @@ MONTE_CARLO = "tests/equations/test_monte_carlo.py::"
 FROM_VAE = "tests/equations/test_from_vae_to_diffusion.py::"
 THE_BOUND = "tests/equations/test_the_bound.py::"
 TRAINING = "tests/equations/test_training.py::"
+SCORE = "tests/equations/test_score_and_sde.py::"
+SAMPLERS = "tests/equations/test_samplers.py::"
+FLOW = "tests/equations/test_flow_matching.py::"
 
 
 @dataclass(frozen=True)
@@ -624,5 +627,106 @@ PLANTS = (
         "moved = share[..., None] * ratio(p.alpha * self._variances, p.spread) * p.y",
         "moved = share[..., None] * ratio(self._variances, p.spread) * p.y",
         TRAINING + "test_the_guided_score_at_each_level",
+    ),
+    Plant(
+        "mixture: the score with the root of the variance",
+        "lecturecode/diffusion/mixture.py",
+        "return -((p.logits.softmax(-1)[..., None] * p.y / dense(p.spread))",
+        "return -((p.logits.softmax(-1)[..., None] * p.y / dense(p.spread).sqrt())",
+        SCORE + "test_density_and_score_of_a_mixture",
+        fast=True,
+    ),
+    Plant(
+        "mixture: the gain with the signal twice",
+        "lecturecode/diffusion/mixture.py",
+        "moved = share[..., None] * ratio(p.alpha * self._variances, p.spread) * p.y",
+        "moved = share[..., None] * ratio(p.alpha.square() * self._variances, p.spread) * p.y",
+        SCORE + "test_the_curvature_is_a_covariance",
+    ),
+    Plant(
+        "likelihood: the sign of the trace",
+        "lecturecode/diffusion/likelihood.py",
+        "divergence = (cosine * self.n - r * trace) / sine",
+        "divergence = (cosine * self.n + r * trace) / sine",
+        SCORE + "test_density_along_the_flow",
+    ),
+    Plant(
+        "likelihood: the path without its cosine",
+        "lecturecode/diffusion/likelihood.py",
+        "return (cosine * z - self._answer(self._x(z, r), t)) / sine",
+        "return (z - self._answer(self._x(z, r), t)) / sine",
+        SCORE + "test_nobody_overtakes",
+    ),
+    Plant(
+        "2M: the midpoint's half",
+        "lecturecode/diffusion/multistep.py",
+        "return [-math.expm1(-h), -math.expm1(-h) * h / 2]",
+        "return [-math.expm1(-h), -math.expm1(-h) * h]",
+        SAMPLERS + "test_what_the_midpoint_leaves",
+        fast=True,
+    ),
+    Plant(
+        "3M: half of the second derivative",
+        "lecturecode/diffusion/multistep.py",
+        "m * (curvature if k == 2 else 1)",
+        "m * (curvature / 2 if k == 2 else 1)",
+        SAMPLERS + "test_newtons_form",
+    ),
+    Plant(
+        "exponential: the start is not taken anew",
+        "lecturecode/diffusion/multistep.py",
+        "first if starts else node, known",
+        "node, known",
+        SAMPLERS + "test_the_start_takes_the_whole_way_anew",
+    ),
+    Plant(
+        "heun: the mean of the slopes without its half",
+        "lecturecode/diffusion/stochastic.py",
+        "half = (alpha_r * torch.expm1(h) / 2).tolist()",
+        "half = (alpha_r * torch.expm1(h)).tolist()",
+        SAMPLERS + "test_heun_in_two_lines",
+    ),
+    Plant(
+        "ddim: the new noise is not taken from the old",
+        "lecturecode/diffusion/tables.py",
+        "kept = ((1 - eta) * (1 + eta) + eta**2 * change.exp()).sqrt()",
+        "kept = (1 + eta**2 * torch.expm1(change) * 0).sqrt()",
+        SAMPLERS + "test_what_is_drawn_is_taken_from_the_old_noise",
+    ),
+    Plant(
+        "flow: the sign of the velocity",
+        "lecturecode/diffusion/flow.py",
+        "target=lambda x0, eps, alpha, sigma: eps - x0,",
+        "target=lambda x0, eps, alpha, sigma: x0 - eps,",
+        FLOW + "test_a_pair_and_its_velocity",
+        fast=True,
+    ),
+    Plant(
+        "flow: the noise without the signal",
+        "lecturecode/diffusion/flow.py",
+        "return rates[0] * x0_hat + rates[1] * (xt - alpha * x0_hat) / sigma",
+        "return rates[0] * x0_hat + rates[1] * (xt - x0_hat) / sigma",
+        FLOW + "test_the_field_is_a_conditional_mean",
+    ),
+    Plant(
+        "flow: the noise rate without its half",
+        "lecturecode/diffusion/flow.py",
+        "found = f * alpha, f * sigma + g2 / (2 * sigma)",
+        "found = f * alpha, f * sigma + g2 / sigma",
+        FLOW + "test_velocity_denoiser_and_score",
+    ),
+    Plant(
+        "rectify: the chord from the wrong end",
+        "lecturecode/diffusion/rectify.py",
+        "chord = (x_noise.detach() - decode(denoiser, x_noise, tolerance)).flatten(1).to(path.dtype)",
+        "chord = (decode(denoiser, x_noise, tolerance) - x_noise.detach()).flatten(1).to(path.dtype)",
+        FLOW + "test_straightness",
+    ),
+    Plant(
+        "rectify: the ends are decoded from smaller noise",
+        "lecturecode/diffusion/rectify.py",
+        "return decode(denoiser, torch.hypot(alpha, sigma) * eps, tolerance), eps",
+        "return decode(denoiser, sigma * alpha * eps, tolerance), eps",
+        FLOW + "test_on_the_line_the_ends_are_paired_by_rank",
     ),
 )

@@ -40,8 +40,9 @@ class Denoiser(nn.Module):
     """A network asked for `predicts`, as a denoiser. The network is called as net(x, level) or net(x, level, labels).
 
     x is x_t times the prediction's scale; level is λ_t = log SNR, one for each row, held within ±20: a number that
-    differs between any two noise levels, whatever the schedule's clock. A network with classes takes labels
-    0 … classes − 1, and `classes` itself for "no label"; `drop` is the share of labels that `loss` replaces by it.
+    differs between any two noise levels, whatever the schedule's clock. `level(schedule, t)` gives another number for
+    each t, best within ±20 too: `lambda schedule, t: 20 - 40 * t` suits `Straight()`. A network with classes takes
+    labels 0 … classes − 1, and `classes` itself for "no label"; `drop` is the share that `loss` replaces by it.
 
     Raises: ValueError where predicts cannot answer at the schedule's end (noise or score at zero terminal SNR).
     """
@@ -55,6 +56,7 @@ class Denoiser(nn.Module):
         times: Callable[..., Tensor] | None = None,
         classes: int = 0,
         drop: float = 0.1,
+        level: Callable[[Schedule, Tensor], Tensor] | None = None,
     ):
         super().__init__()
         if not predicts.answers_pure_noise and terminal_snr(schedule) == 0:
@@ -66,7 +68,7 @@ class Denoiser(nn.Module):
             raise ValueError(f"classes is {classes} and drop {drop:g}; give classes ≥ 0 and drop from 0 to below 1")
         self.net, self.schedule, self.predicts = net, schedule, predicts
         self.weighting, self.times = weighting, times or UniformTimes()
-        self.classes, self.drop = classes, drop
+        self.classes, self.drop, self.level = classes, drop, level or _log_snr
 
     def forward(self, xt: Float[Tensor, "batch *d"], t: Time, labels: Tensor | None = None) -> Tensor:
         """x̂_0 for each row. Without labels a network with classes is asked for "no label"."""
@@ -98,7 +100,11 @@ class Denoiser(nn.Module):
         return (self.weighting(alpha, sigma) / self.predicts.error(alpha, sigma).square() * error).mean()
 
     def _answer(self, xt: Tensor, t: Time, alpha: Tensor, sigma: Tensor, labels: Tensor | None) -> Tensor:
-        level = self.schedule.log_snr(at(t, xt)).clamp(-REACH, REACH).to(xt).expand(len(xt))
+        t = at(t, xt)
+        level = self.level(self.schedule, t)
+        if level.shape != t.shape:
+            raise ValueError(f"level gives shape {tuple(level.shape)} for t of {tuple(t.shape)}; give one for each t")
+        level = level.to(xt).expand(len(xt))
         x = xt * self.predicts.scale(alpha, sigma)
         if not self.classes:
             if labels is not None:
@@ -112,6 +118,10 @@ class Denoiser(nn.Module):
                 f"the network gives shape {tuple(answer.shape)} for x of {tuple(xt.shape)}; make them equal"
             )
         return answer
+
+
+def _log_snr(schedule: Schedule, t: Tensor) -> Tensor:
+    return schedule.log_snr(t).clamp(-REACH, REACH)
 
 
 @dataclass(frozen=True)

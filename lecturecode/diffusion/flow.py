@@ -33,6 +33,9 @@ class Straight:
     Its last time has no signal left, so noise and score say nothing there: ask for FLOW, VELOCITY or CLEAN. For one
     x_0 it is the optimal-transport path to N(0, I); for more of them the flow of u_t bends. Euler's step is `ddim`'s.
 
+    λ runs to −∞ at t = 1, and the last levels pass in no time: a network that is told λ has hardly been trained where
+    samplers start. Tell it the time: `Denoiser(net, Straight(), FLOW, level=lambda schedule, t: 20 - 40 * t)`.
+
     Source: Lipman et al. (2023), section 4.1 with σ_min = 0; Liu, Gong & Liu (2023), section 2.1.
     """
 

@@ -8,6 +8,7 @@ from lecturecode import seeded
 from lecturecode.diffusion import (
     CLEAN,
     EDM,
+    FLOW,
     NOISE,
     SCORE,
     VELOCITY,
@@ -16,6 +17,7 @@ from lecturecode.diffusion import (
     Given,
     Guided,
     Linear,
+    Straight,
     VariancePreserving,
     min_snr,
     preconditioned,
@@ -94,6 +96,21 @@ def test_a_network_is_told_no_difference_beyond_its_reach():
     for t, level in ((1e-9, 20.0), (1e6, -20.0), (1.0, 0.0)):
         denoiser(torch.zeros(1, 1, dtype=F64), t)
         assert net.shown[-1][1].item() == level
+
+
+def test_a_level_of_its_own():
+    """One number for all rows or one for each, in the dtype of x; and it is the clock of the loss, too."""
+    net = Line(dtype=torch.float32)
+    denoiser = Denoiser(net, Straight(), FLOW, times=fixed(0.25), level=lambda schedule, t: 20 - 40 * t / schedule.end)
+    x = torch.randn(3, 2, generator=seeded(3))
+    for t, shown in ((0.5, [0.0, 0.0, 0.0]), (torch.tensor([0.0, 0.25, 1.0]), [20.0, 10.0, -20.0])):
+        denoiser(x, t)
+        torch.testing.assert_close(net.shown[-1][1], torch.tensor(shown))
+    denoiser.loss(x, seeded(4))
+    torch.testing.assert_close(net.shown[-1][1], torch.full((3,), 10.0))
+    wrong = Denoiser(net, Straight(), FLOW, level=lambda schedule, t: torch.ones(2))
+    with pytest.raises(ValueError, match=r"level gives shape \(2,\) for t of \(\)"):
+        wrong(x, 0.5)
 
 
 def test_labels_are_dropped_with_their_share():
