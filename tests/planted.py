@@ -24,6 +24,7 @@ TRAINING = "tests/equations/test_training.py::"
 SCORE = "tests/equations/test_score_and_sde.py::"
 SAMPLERS = "tests/equations/test_samplers.py::"
 FLOW = "tests/equations/test_flow_matching.py::"
+CAPSTONE = "tests/equations/test_one_magnet_four_models.py::"
 
 
 @dataclass(frozen=True)
@@ -728,5 +729,34 @@ PLANTS = (
         "return decode(denoiser, torch.hypot(alpha, sigma) * eps, tolerance), eps",
         "return decode(denoiser, sigma * alpha * eps, tolerance), eps",
         FLOW + "test_on_the_line_the_ends_are_paired_by_rank",
+    ),
+    Plant(
+        "lattice: bonds of a row counted twice",
+        "lecturecode/boltzmann/lattice.py",
+        "bonds[:, a : b - 1] @ (s[:, :-1] * s[:, 1:]).mT",
+        "2 * bonds[:, a : b - 1] @ (s[:, :-1] * s[:, 1:]).mT",
+        CAPSTONE + "test_a_model_is_judged_by_log_z",
+        fast=True,
+    ),
+    Plant(
+        "posterior: the noise of the wrong end",
+        "lecturecode/diffusion/process.py",
+        "alpha_r * lost * x0, sigma_r.square() * lost",
+        "alpha_r * lost * x0, sigma_t.square() * lost",
+        CAPSTONE + "test_weights_of_paths_have_the_right_mean",
+    ),
+    Plant(
+        "noise end: without the signal that is left",
+        "lecturecode/diffusion/process.py",
+        "return Gaussian(mean, alpha.square() + sigma.square())",
+        "return Gaussian(mean, sigma.square())",
+        CAPSTONE + "test_weights_of_paths_have_the_right_mean",
+    ),
+    Plant(
+        "discrete: the uniform noise twice",
+        "lecturecode/diffusion/discrete.py",
+        "return cls((1 - rates) * torch.eye(categories, dtype=torch.float64) + rates / categories)",
+        "return cls((1 - rates) ** 2 * torch.eye(categories, dtype=torch.float64) + (2 - rates) * rates / categories)",
+        CAPSTONE + "test_what_a_site_says_of_itself",
     ),
 )

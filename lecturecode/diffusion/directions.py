@@ -78,25 +78,61 @@ def run_along(
         raise ValueError(
             f"x_noise has rows of {flat.shape[1]} numbers and the table {len(table.mean)} directions; make them equal"
         )
-    mean, a, b, gain = (part.to(x) for part in (table.mean, table.a, table.b, table.gain))
-    centres = (table.alpha[:, None] * table.mean).to(x)
-    basis = None if table.basis is None else table.basis.to(x)
-    shift = mean if basis is None else mean @ basis
-    used = [[j for j in range(b.shape[1]) if layer[j].any()] for layer in table.b]
-    z = flat - centres[0] if basis is None else (flat - centres[0]) @ basis
+    if len(table.mean) == 1 and not table.mean.any():  # no direction differs, and z is x
+        return _run_alone(table, x, ask)
+    return _run_apart(table, x, flat, ask)
+
+
+def _run_apart(
+    table: DirectionTable, x: Tensor, flat: Tensor, ask: Callable[[Tensor, float, int], Tensor]
+) -> Iterator[tuple[float, Tensor, Tensor]]:
     reached, past = [*table.times.tolist()[1:], float(table.end)], []
-    for call, time in enumerate(table.times.tolist()):
+    calls = zip(table.times.tolist(), reached, _rows(table, x), strict=True)
+    basis = None if table.basis is None else table.basis.to(x)
+    mean, centres = table.mean.to(x), (table.alpha[:, None] * table.mean).to(x).unbind()
+    shift, across = (mean, None) if basis is None else (mean @ basis, basis.mT.contiguous())
+    z = flat - centres[0] if basis is None else (flat - centres[0]) @ basis
+    for call, (time, stop, (a, minus, weights)) in enumerate(calls):
         x0_hat = ask(x, time, call)
         if x0_hat.data_ptr() == x.data_ptr():  # a denoiser may answer x itself, which is about to change
             x0_hat = x0_hat.clone()
-        answer = x0_hat.reshape(flat.shape)
+        answer = x0_hat if x0_hat.ndim == 2 else x0_hat.reshape(flat.shape)
         rest = answer - shift if basis is None else torch.addmm(shift, answer, basis, beta=-1)
-        past = [rest.addcmul_(z, gain[call], value=-1), *past[: b.shape[1] - 1]]
-        z.mul_(a[call])
-        for j in used[call]:
-            z.addcmul_(past[j], b[call, j])
-        if basis is None:
+        past = [rest.addcmul_(z, minus), *past[: table.b.shape[1] - 1]]
+        z.mul_(a)
+        for j, weight in weights:
+            z.addcmul_(past[j], weight)
+        if across is None:
             torch.add(z, centres[call + 1], out=flat)
         else:
-            torch.addmm(centres[call + 1], z, basis.mT, out=flat)
-        yield reached[call], x, x0_hat
+            torch.addmm(centres[call + 1], z, across, out=flat)
+        yield stop, x, x0_hat
+
+
+def _run_alone(
+    table: DirectionTable, x: Tensor, ask: Callable[[Tensor, float, int], Tensor]
+) -> Iterator[tuple[float, Tensor, Tensor]]:
+    """The same with z = x and one number for all directions."""
+    reached, past = [*table.times.tolist()[1:], float(table.end)], []
+    scales = (
+        table.a[:, 0].to(torch.promote_types(x.dtype, torch.float32)).unbind()
+    )  # quicker than floats, as in `sample`
+    rows = zip(table.times.tolist(), reached, scales, table.gain[:, 0].tolist(), table.b[..., 0].tolist(), strict=True)
+    for call, (time, stop, a, gain, weights) in enumerate(rows):
+        x0_hat = ask(x, time, call)
+        past = [torch.sub(x0_hat, x, alpha=gain), *past[: table.b.shape[1] - 1]]
+        if x0_hat.data_ptr() == x.data_ptr():
+            x0_hat = x0_hat.clone()
+        x.mul_(a)
+        for rest, weight in zip(past, weights, strict=False):
+            if weight:
+                x.add_(rest, alpha=weight)
+        yield stop, x, x0_hat
+
+
+def _rows(table: DirectionTable, x: Tensor) -> list[tuple[Tensor, Tensor, list[tuple[int, Tensor]]]]:
+    """a, −g and the pairs (j, b_j) with b_j ≠ 0 of each call; to take a row out costs as much as to multiply by it."""
+    a, minus, b = table.a.to(x).unbind(), (-table.gain).to(x).unbind(), table.b.to(x)
+    used = table.b.ne(0).any(2).tolist()
+    layers = [[(j, row[j]) for j, there in enumerate(mask) if there] for row, mask in zip(b, used, strict=True)]
+    return list(zip(a, minus, layers, strict=True))

@@ -1,13 +1,8 @@
 """The best sampler for a number of calls: candidates made on one half of a pilot, the choice on the other.
 
-Candidates are the multistep tables, each on the best of a family of grids and on the grid of least summed errors, and
-for few calls the same with times, and then coefficients, fitted. The grids are straight in t, and
-
-    ℓ_i = ℓ_0 + (ℓ_{N−1} − ℓ_0) u_i^q        or        σ̃_i^{1/ρ} straight,        then t_N = 0,    u_i = i/(N − 1)
-
-q = 1 is a straight line in the log SNR, q < 1 jumps first, ρ is Karras's. ℓ_{N−1} is −log of 0.0002 … 0.3 of the data's
-standard deviation. An open grid has N calls before it, and ends there without a step to t = 0. All this is
-deterministic: the pilot's noise is an argument.
+Candidates are the multistep tables, each on the best grid of some families (`families`) and on the grid of least summed
+errors. For few calls the same follow with times, and then coefficients, fitted; for more the best methods on grids
+refined within their family. All this is deterministic: the pilot's noise is an argument.
 """
 
 import math
@@ -21,11 +16,11 @@ from torch import Tensor
 
 from .denoiser import Denoise
 from .directions import DirectionTable
+from .families import Family, begun, coarse, refined
 from .fitted import fitted
 from .gaussian_flow import gaussian_exponential, noise_exponential
-from .grids import karras_grid, log_snr_grid, uniform_grid
 from .multistep import dpm_solver, exponential
-from .pilot import FLOOR, Pilot
+from .pilot import Pilot
 from .sampler import sample
 from .shortest_path import dynamic_grid
 from .stochastic import heun
@@ -34,9 +29,8 @@ from .tables import Table, ddim
 __all__ = ["FewCalls", "few_calls"]
 
 AnyTable = Table | DirectionTable
-LOWS = (0.0002, 0.0006, 0.002, 0.005, 0.01, 0.02, 0.04, 0.07, 0.1, 0.15, 0.2, 0.3)
-SHAPES = ("rho 3", "rho 7", "rho 20", "q 1", "q 0.7", "q 0.5", "q 0.35")
-ROWS = 32  # of the pilot, on which the families of grids are tried
+FIT = 10  # calls up to which times and coefficients are fitted; beyond, the best grids are refined
+ROWS, REFINED = 32, 4  # rows of the pilot on which the families of grids are tried; methods whose grid is refined
 
 
 @dataclass(frozen=True)
@@ -65,7 +59,7 @@ def few_calls(
 
     Even rows make the candidates and odd rows choose. mean and covariance are the data's; those of the pilot's ends
     where none are given. `fit` says whether coefficients are fitted, by default for calls ≤ 10. `high` is the log SNR
-    from which the pilot's paths take one step to t = 0.
+    of the pilot's last candidate before t = 0.
 
     Raises: ValueError where calls < 1, the pilot has fewer than 16 rows, or as `Pilot.run`.
     """
@@ -74,7 +68,7 @@ def few_calls(
     whole = Pilot.run(denoiser, x_noise, mean, covariance, candidates=max(48, 2 * calls), high=high)
     makes, chooses = whole.rows(slice(0, None, 2)), whole.rows(slice(1, None, 2))
     tables = _analytic(makes, calls)
-    if calls > 1 and (calls <= 10 if fit is None else fit):
+    if calls > 1 and (calls <= FIT if fit is None else fit):
         tables |= _fitted(makes, calls, tables)
     errors = {name: _error(chooses, table) for name, table in tables.items()}
     name = min(errors, key=lambda name: errors[name])
@@ -108,37 +102,36 @@ def _methods(pilot: Pilot, calls: int) -> dict[str, tuple[Callable, int, bool]]:
 
 
 def _analytic(pilot: Pilot, calls: int) -> dict[str, AnyTable]:
-    """Each method on the best grid of the families, and on that of least summed errors."""
+    """Each method on the best grid of the families, and on that of least summed errors; the best on refined grids."""
     schedule, few = pilot.schedule, pilot.rows(slice(0, ROWS))
-    shortest: dict[bool, Tensor] = {}
+    methods, shortest = _methods(pilot, calls), dict[bool, Tensor]()
     tables: dict[str, AnyTable] = {}
-    for name, (rule, steps, gaussian) in _methods(pilot, calls).items():
-        tried: dict[tuple[float, str], float] = {}
+    best: dict[str, Family] = {}
 
-        def at(low: float, shape: str, rule=rule, steps=steps, tried=tried) -> float:
-            if (low, shape) not in tried:
-                try:
-                    tried[low, shape] = _error(few, rule(schedule, family(pilot, steps, low, shape)))[0]
-                except (ValueError, FloatingPointError):
-                    tried[low, shape] = math.inf
-            return tried[low, shape]
+    def error(family: Family, name: str, rows: Pilot) -> float:
+        rule, steps, _ = methods[name]
+        try:
+            value = _error(rows, rule(schedule, family.times(pilot, steps)))[0]
+        except (ValueError, FloatingPointError):
+            return math.inf
+        return math.inf if math.isnan(value) else value
 
-        low, shape = min(((low, "q 1") for low in LOWS), key=lambda g: at(*g))
-        for _ in range(2):
-            low, shape = min(((low, shape) for shape in SHAPES), key=lambda g: at(*g))
-            near = LOWS.index(low)
-            low, shape = min(((low, shape) for low in LOWS[max(near - 2, 0) : near + 3]), key=lambda g: at(*g))
-        for open_end in ("rho 7 open", "rho 20 open", "q 1 open"):
-            for level in LOWS[:5]:
-                at(level, open_end)
-        at(0.0, "uniform")
-        low, shape = min(tried, key=lambda g: tried[g])
-        if tried[low, shape] < math.inf:
-            tables[f"{name} on {shape}, {low:g}"] = rule(schedule, family(pilot, steps, low, shape))
+    first = {name: begun(partial(error, name=name, rows=few)) for name in methods}
+    values = {name: error(family, name, few) for name, family in first.items()}
+    worst = math.inf if calls <= FIT else 3 * min(values.values())
+    for name, (rule, steps, gaussian) in methods.items():
+        family = coarse(partial(error, name=name, rows=few), first[name]) if values[name] <= worst else first[name]
+        if error(family, name, few) < math.inf:
+            best[name], tables[f"{name} on {family}"] = family, rule(schedule, family.times(pilot, steps))
         if name != "heun" and steps == calls < len(pilot.times) - 1:
             if gaussian not in shortest:
                 shortest[gaussian] = dynamic_grid(few, calls, gaussian=gaussian)
             tables[f"{name} on the shortest path"] = rule(schedule, shortest[gaussian])
+    if calls > FIT:
+        for name in sorted(best, key=lambda name: error(best[name], name, pilot))[:REFINED]:
+            family = refined(partial(error, name=name, rows=pilot), best[name])
+            rule, steps, _ = methods[name]
+            tables[f"{name} on {family}"] = rule(schedule, family.times(pilot, steps))
     return tables
 
 
@@ -160,28 +153,6 @@ def _fitted(pilot: Pilot, calls: int, tables: dict[str, AnyTable]) -> dict[str, 
             times = torch.cat([table.times, table.times.new_zeros(1)])
             out[f"{name}, fitted"] = fitted(pilot, times, 2, gaussian)
     return out
-
-
-def family(pilot: Pilot, steps: int, low: float, shape: str) -> Tensor:
-    """The grid of a family by its name; `low` in standard deviations of the data."""
-    schedule = pilot.schedule
-    if shape == "uniform" or steps == 1:
-        return uniform_grid(schedule, steps)
-    kind, number, *rest = shape.split()
-    steps += len(rest)
-    level = low * pilot.variances.mean().sqrt().item()
-    first = max(schedule.log_snr(schedule.end).item(), FLOOR)
-    if kind == "rho":
-        high = None if first > FLOOR else math.exp(-FLOOR / 2)
-        grid = karras_grid(schedule, steps, level, high, rho=float(number))
-    elif number == "1":
-        grid = log_snr_grid(schedule, steps, first, -2 * math.log(level))
-    else:
-        u = torch.linspace(0, 1, steps, dtype=torch.float64) ** float(number)
-        inner = schedule.time(first + (-2 * math.log(level) - first) * u).clamp(max=schedule.end)
-        grid = torch.cat([inner, inner.new_zeros(1)])
-    grid[0] = schedule.end
-    return grid[:-1] if rest else grid
 
 
 def _error(pilot: Pilot, table: AnyTable) -> tuple[float, float]:

@@ -13,6 +13,7 @@ from torch import Tensor
 from .. import checks
 from .denoiser import Denoise
 from .exact import eigen
+from .likelihood import follow
 from .multistep import exponential
 from .sampler import walk
 from .schedule import Schedule, as_tensor
@@ -50,9 +51,9 @@ class Pilot:
     ) -> "Pilot":
         """The paths from x_noise at the schedule's end, by `exponential` of order 3 with eight steps to a candidate.
 
-        `high` is the last candidate's log SNR before t = 0. Without mean and covariance they are read from the
-        first answers, which are those of a Gaussian where the noise drowns the data, or where they are too few from
-        the paths' ends; with both, the covariance is (d, d), a diagonal or a variance.
+        `high` is the last candidate's log SNR before t = 0; from there `follow` leads to t = 0. Without mean and
+        covariance they are read from the first answers, which are those of a Gaussian where the noise drowns the data,
+        or where they are too few from the paths' ends; with both, the covariance is (d, d), a diagonal or a variance.
 
         Raises: ValueError where x_noise has fewer than two rows, only one of mean and covariance is given, candidates
         are fewer than 4, or high is not above the schedule's first log SNR.
@@ -78,12 +79,15 @@ class Pilot:
             inner[0] = schedule.end
             fine = torch.cat([inner, inner.new_zeros(1)])
             keep = list(range(0, len(inner), FINE))
-        kept, x, answers = set(keep), [x_noise.flatten(1)], []
-        for row, (_, here, x0_hat) in enumerate(walk(denoiser, exponential(schedule, fine, 3), x_noise)):
+        kept, here, x, answers = set(keep), x_noise, [x_noise.flatten(1)], []
+        for row, (_, stop, x0_hat) in enumerate(walk(denoiser, exponential(schedule, fine, 3), x_noise)):
             if row in kept:
                 answers.append(x0_hat.flatten(1).clone())
-            if row + 1 in kept or row + 2 == len(fine):
-                x.append(here.flatten(1))
+            if row + 1 in kept:
+                x.append(stop.flatten(1))
+                here = stop
+        tolerance = 1e-4 * torch.finfo(x_noise.dtype).eps ** 0.25
+        x.append(follow(denoiser, here, fine[-2].item(), 0.0, tolerance).flatten(1))
         paths = torch.stack(x).to(fine)
         if mean is None or covariance is None:
             mean, covariance = _gaussian(paths, torch.stack(answers).to(fine), schedule, fine[keep])

@@ -51,7 +51,7 @@ def sample(
     """
     table, x, kernels = _start(denoiser, step, x_noise, times, rng, corrector)
     with torch.no_grad():
-        deque(_run(denoiser, table, x, kernels, rng), maxlen=0)
+        deque(_runs(denoiser, table, x, kernels, rng), maxlen=0)
     return x
 
 
@@ -126,10 +126,13 @@ def _start(denoiser, step, x_noise, times, rng, corrector) -> tuple[Table | Dire
     return table, x_noise.clone(), kernels
 
 
-def _run(denoiser, table, x, kernels, rng) -> Iterator[tuple[float, Tensor, Tensor]]:
+def _runs(denoiser, table, x, kernels, rng) -> Iterator[tuple[float, Tensor, Tensor]]:
     if isinstance(table, DirectionTable):
-        yield from _run_along(denoiser, table, x)
-        return
+        return _run_along(denoiser, table, x)
+    return _run(denoiser, table, x, kernels, rng)
+
+
+def _run(denoiser, table, x, kernels, rng) -> Iterator[tuple[float, Tensor, Tensor]]:
     shape, free, sums = x.shape, checks.is_free(x), []
     past = deque(maxlen=table.b.shape[1])
     scale, kick = table.opening
@@ -169,17 +172,16 @@ def _run(denoiser, table, x, kernels, rng) -> Iterator[tuple[float, Tensor, Tens
 
 
 def _run_along(denoiser, table, x) -> Iterator[tuple[float, Tensor, Tensor]]:
-    sums = []
+    shape, free, sums, wide = x.shape, checks.is_free(x), [], torch.promote_types(x.dtype, torch.float32)
 
     def ask(x: Tensor, time: float, call: int) -> Tensor:
         x0_hat = denoiser(x, time)
-        if x0_hat.shape != x.shape:
-            raise ValueError(
-                f"the denoiser gives shape {tuple(x0_hat.shape)} for x of {tuple(x.shape)}; make them equal"
-            )
-        if not checks.is_free(x):
-            sums.append(x0_hat.sum(dtype=torch.promote_types(x.dtype, torch.float32)))
-        elif not torch.isfinite(x0_hat).all():
+        if x0_hat.shape != shape:
+            raise ValueError(f"the denoiser gives shape {tuple(x0_hat.shape)} for x of {tuple(shape)}; make them equal")
+        total = x0_hat.sum(dtype=wide)
+        if not free:
+            sums.append(total)
+        elif not math.isfinite(total) and not torch.isfinite(x0_hat).all():
             raise _not_finite(call, time)
         return x0_hat
 
@@ -191,7 +193,7 @@ def _run_along(denoiser, table, x) -> Iterator[tuple[float, Tensor, Tensor]]:
 
 @torch.no_grad()
 def _walk(denoiser, table, x, kernels, rng) -> Iterator[tuple[float, Tensor, Tensor]]:
-    for reached, here, x0_hat in _run(denoiser, table, x, kernels, rng):
+    for reached, here, x0_hat in _runs(denoiser, table, x, kernels, rng):
         yield reached, here.clone(), x0_hat
 
 
