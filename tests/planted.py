@@ -759,4 +759,32 @@ PLANTS = (
         "return cls((1 - rates) ** 2 * torch.eye(categories, dtype=torch.float64) + (2 - rates) * rates / categories)",
         CAPSTONE + "test_what_a_site_says_of_itself",
     ),
+    Plant(
+        "gaussian exponential: the flow the wrong way",
+        "lecturecode/diffusion/gaussian_flow.py",
+        "return self.spread[r] / self.spread[t]",
+        "return self.spread[t] / self.spread[r]",
+        SAMPLERS + "test_the_rest_about_the_flow_of_gaussian_data",
+    ),
+    Plant(
+        "shortest path: the longest",
+        "lecturecode/diffusion/shortest_path.py",
+        "(value[:i, i] + edges[i, j]).min(0)",
+        "(value[:i, i] + edges[i, j]).max(0)",
+        SAMPLERS + "test_the_shortest_path_by_bellmans_recursion",
+    ),
+    Plant(
+        "fitted: one weight for all directions",
+        "lecturecode/diffusion/fitted.py",
+        "rows.b[k, j] += amount * ones[k]",
+        "rows.b[k, j] += amount * ones[k].mean()",
+        SAMPLERS + "test_one_row_of_a_fitted_table",
+    ),
+    Plant(
+        "fitted: weights that do not make lengths of squares",
+        "lecturecode/diffusion/fitted.py",
+        "lengths.median() / 2 + 1e-12).rsqrt()",
+        "lengths.median() / 2 + 1e-12).reciprocal()",
+        SAMPLERS + "test_a_damped_step",
+    ),
 )

@@ -6,7 +6,9 @@ quadrature, beside the package's tables.
 
 import itertools
 import math
+from functools import partial
 
+import mpmath
 import numpy as np
 import scipy.integrate
 import sympy
@@ -17,11 +19,16 @@ from lecturecode import seeded
 from lecturecode.diffusion import (
     EDM,
     GaussianDenoiser,
+    GaussianMixtureDenoiser,
+    Pilot,
     VariancePreserving,
     ancestral,
     ddim,
     dpm_solver,
+    dynamic_grid,
     exponential,
+    fitted,
+    gaussian_exponential,
     heun,
     sample,
 )
@@ -402,3 +409,181 @@ def test_the_ancestral_step_forgets():
     model = GaussianDenoiser(torch.zeros(1, dtype=f64), 1.0, schedule)
     x = torch.tensor([[1.7]], dtype=f64)
     assert_close(model.flow(x, 0.9, 0.1), x)
+
+
+WIDTHS = torch.tensor([0.0, 0.25, 2.0], dtype=f64)
+
+
+class Leaning:
+    """m + αcz/s² and a rest of 0.7 − 0.4 ℓ, in three directions at once; α = 1 and t = σ."""
+
+    schedule = EDM(20.0)
+    mean = torch.tensor([0.5, -1.0, 0.2], dtype=f64)
+
+    def __call__(self, xt, t):
+        return self.mean + WIDTHS * (xt - self.mean) / (WIDTHS + t**2) + 0.7 + 0.4 * math.log(t)
+
+
+def leaning_rest(c, ell):
+    return (0.7 - 0.4 * ell) / math.sqrt(c + math.exp(-2 * ell))
+
+
+@equation("dsamp-rest")
+def test_the_rest_about_the_flow_of_gaussian_data():
+    """Its slope by mpmath, with any R(u); and the package's table of order 3 where R is a straight line in ℓ."""
+    with mpmath.workdps(40):
+        c, start, first = mpmath.mpf("0.3"), mpmath.mpf("0.2"), mpmath.mpf("0.7")
+
+        def rest(u):
+            return mpmath.cos(2 * u) + u / 3
+
+        def scaled(u):  # z/σ = √(1 + cu²) z/s
+            integral = mpmath.quad(lambda v: rest(v) / mpmath.sqrt(1 + c * v**2), [start, u])
+            return mpmath.sqrt(1 + c * u**2) * (first + integral)
+
+        for u in (0.5, 1.3, 4.0):
+            alpha = u / math.sqrt(1 + u**2)
+            s2 = alpha**2 * 0.3 + 1 / (1 + u**2)
+            z = float(scaled(u)) / math.sqrt(1 + u**2)
+            assert_close(float(mpmath.diff(scaled, u)), alpha * 0.3 * z / s2 + float(rest(u)), tol=1e-11)
+
+    model, grid = Leaning(), [8.0, 3.0, 1.0, 0.4, 0.05]
+    x = torch.tensor([[3.0, -7.0, 5.0]], dtype=f64)
+    made = sample(model, gaussian_exponential(model.schedule, grid, model.mean, WIDTHS, order=3), x)
+    for i, c in enumerate(WIDTHS.tolist()):
+        integral = quad(partial(leaning_rest, c), -math.log(8), -math.log(0.05))
+        before, after = math.sqrt(c + 64), math.sqrt(c + 0.0025)
+        z = (x[0, i] - model.mean[i]).item()
+        assert_close(made[0, i] - model.mean[i], after / before * z + after * integral)
+
+
+def falling(c, u):
+    return 1 / math.sqrt(1 + c * u**2)
+
+
+@equation("dsamp-arsinh")
+def test_the_weight_of_a_constant_rest():
+    """Quadrature; the weights of the package's order 1; and c → 0."""
+    for c in (1e-6, 0.25, 3.0):
+        for low, high in ((0.05, 0.9), (0.9, 100.0)):
+            root = math.sqrt(c)
+            closed = (math.asinh(root * high) - math.asinh(root * low)) / root
+            assert_close(quad(partial(falling, c), low, high), closed, tol=1e-11)
+            table = gaussian_exponential(EDM(20.0), [1 / low, 1 / high], torch.zeros(1, dtype=f64), c, order=1)
+            assert_close(table.b[0, 0], math.sqrt(c + high**-2) * closed)
+    assert_close((math.asinh(1e-4 * 0.9) - math.asinh(1e-4 * 0.05)) / 1e-4, 0.85, tol=1e-8)  # what is left is c u³/6
+
+
+def cost(edges, path):
+    return sum(edges[i][j] for i, j in itertools.pairwise(path))
+
+
+def small_pilot(candidates):
+    model = GaussianMixtureDenoiser(
+        torch.tensor([0.4, 0.6], dtype=f64),
+        torch.tensor([[1.0, 0.5], [-0.8, 0.3]], dtype=f64),
+        torch.tensor([[0.1, 0.3], [0.2, 0.05]], dtype=f64),
+        EDM(5.0),
+    )
+    start = 5 * torch.randn(12, 2, generator=seeded(3), dtype=f64)
+    return Pilot.run(model, start, candidates=candidates, high=6.0)
+
+
+@equation("dsamp-bellman")
+def test_the_shortest_path_by_bellmans_recursion():
+    """All grids one by one: for lengths drawn at random, and for those of DDIM's steps the package's grid."""
+    edges = torch.rand(9, 9, generator=seeded(1), dtype=f64).tolist()
+    values = [edges[0][j] for j in range(9)]
+    for n in range(2, 6):
+        values = [min((values[i] + edges[i][j] for i in range(n - 1, j)), default=math.inf) for j in range(9)]
+        every = [(0, *inner, 8) for inner in itertools.combinations(range(1, 8), n - 1)]
+        assert_close(values[8], min(cost(edges, path) for path in every))
+
+    pilot = small_pilot(9)
+    last = len(pilot.times) - 1
+    edges = [[math.inf] * (last + 1) for _ in range(last)]
+    for i in range(last):
+        for j in range(i + 1, last + 1):
+            t, r = pilot.times[[i, j]].tolist()
+            made = r / t * pilot.x[i] + (1 - r / t) * pilot.answers[i]
+            error = (pilot.x[j] - made) @ pilot.basis
+            edges[i][j] = (error * (pilot.variances / (pilot.variances + r**2)).sqrt()).norm(dim=1).mean().item()
+    for calls in (2, 3, 4):
+        every = [(0, *inner, last) for inner in itertools.combinations(range(1, last), calls - 1)]
+        chosen = [pilot.times.tolist().index(t) for t in dynamic_grid(pilot, calls, 1, gaussian=False).tolist()]
+        assert_close(cost(edges, chosen), min(cost(edges, path) for path in every))
+
+
+@equation("dsamp-fitted-row")
+def test_one_row_of_a_fitted_table():
+    """Row by row in plain tensors; and what was added is the same multiple of the weights of order 1 everywhere."""
+    pilot = small_pilot(9)
+    table = fitted(pilot, dynamic_grid(pilot, 4), rounds=2, memory=2)
+    grid = torch.cat([table.times, table.times.new_zeros(1)])
+    about = pilot.mean, (pilot.basis * pilot.variances) @ pilot.basis.mT
+    plain = gaussian_exponential(EDM(5.0), grid, *about, corrected=False)
+    single = gaussian_exponential(EDM(5.0), grid, *about, order=1)
+    added = (table.b[:, :2] - plain.b) / single.b
+    assert added.abs().max() > 0.01
+    assert_close(added[..., 0], added[..., 1], tol=1e-10)  # differences of rounded weights, over weights
+
+    rests, z = [], (pilot.x_noise - pilot.mean) @ pilot.basis
+    c = pilot.variances
+    for k, (t, r) in enumerate(itertools.pairwise(grid.tolist())):
+        answer = pilot.denoiser(pilot.mean + z @ pilot.basis.mT, t)
+        rests.insert(0, (answer - pilot.mean) @ pilot.basis - c * z / (c + t**2))
+        z = ((c + r**2) / (c + t**2)).sqrt() * z
+        for j, rest in enumerate(rests[:2]):
+            z = z + (plain.b[k, j] + added[k, j, 0] * single.b[k, 0]) * rest
+    assert_close(sample(pilot.denoiser, table, pilot.x_noise), pilot.mean + z @ pilot.basis.mT, tol=1e-10)
+
+
+@equation("dsamp-gauss-newton")
+def test_a_damped_step():
+    """Where r is linear, a step solves the least squares with a row √μ for each δ; and the package's first step."""
+    rng = np.random.default_rng(0)
+    jacobian, end, p = rng.normal(size=(12, 3)), rng.normal(size=12), rng.normal(size=3)
+    root = np.sqrt(rng.uniform(0.5, 2, 12))
+    normal = jacobian.T @ (root[:, None] ** 2 * jacobian)
+    for mu in (0.0, 0.3):
+        r = jacobian @ p - end
+        delta = np.linalg.solve(normal + mu * np.diag(normal.diagonal()), jacobian.T @ (root**2 * r))
+        ridge = np.diag(np.sqrt(mu * normal.diagonal()))
+        rows = np.vstack([root[:, None] * jacobian, ridge]), np.concatenate([root * end, ridge @ p])
+        assert_close(torch.from_numpy(p - delta), torch.from_numpy(np.linalg.lstsq(*rows)[0]))
+
+    pilot = small_pilot(9)
+    grid = dynamic_grid(pilot, 3)
+    about = pilot.mean, (pilot.basis * pilot.variances) @ pilot.basis.mT
+
+    def left(p):
+        times = torch.cat([grid[:1], torch.exp(-p / 2), grid[-1:]])
+        table = gaussian_exponential(EDM(5.0), times, *about, corrected=False)
+        return sample(pilot.denoiser, table, pilot.x_noise) - pilot.x[-1]
+
+    p, nudge = -2 * grid[1:-1].log(), torch.finfo(f64).eps ** (3 / 8)  # one round on the times alone
+    moved = p + 2 * fitted(pilot, grid, memory=0, rounds=1).times[1:].log()
+    r = left(p)
+    w = 1 / (r.norm(dim=1) + r.norm(dim=1).median() / 2).repeat_interleave(2)
+    jacobian = torch.stack([(left(p + nudge * unit) - r).flatten() / nudge for unit in torch.eye(2, dtype=f64)], 1)
+    normal = jacobian.mT @ (w[:, None] * jacobian)
+    assert moved.abs().min() > 1e-3
+    step = (normal + 0.04 * torch.diag(normal.diagonal())) @ moved  # μ = 0.01 makes the ends worse, and is refused
+    assert_close(step, jacobian.mT @ (w * r.flatten()), tol=1e-8)  # differences of rounded ends, over a nudge of 1e-6
+
+
+@equation("dsamp-lengths")
+def test_weights_that_make_squares_into_lengths():
+    """The gradient of a sum of lengths by autograd, row by row, and with all rows at once."""
+    p = torch.tensor([0.4, -1.1, 0.7], dtype=f64)
+    factors = torch.randn(5, 2, 3, generator=seeded(4), dtype=f64)
+
+    def gaps(p):
+        return torch.tanh(factors @ p) + (factors @ p.square()) - 0.3
+
+    (gradient,) = torch.autograd.grad(gaps(q := p.clone().requires_grad_()).norm(dim=1).sum(), q)
+    jacobian, r = torch.autograd.functional.jacobian(gaps, p), gaps(p)
+    one_by_one = sum(jacobian[i].mT @ r[i] / r[i].norm() for i in range(5))
+    weights = (1 / r.norm(dim=1)).repeat_interleave(2)
+    assert_close(gradient, one_by_one)
+    assert_close(gradient, jacobian.reshape(10, 3).mT @ (weights * r.flatten()))

@@ -48,11 +48,18 @@ def least(power):
     return next(n for n in range(2, 1000) if math.cos(math.pi / 2 / n) ** (power * n) >= 0.99)
 
 
+def constant_rest(c):
+    """The integral of a rest of 1 from u = 1/20 to 100, by quadrature in log u."""
+    ends = math.log(0.05), math.log(100)
+    return scipy.integrate.quad(lambda v: math.exp(v) / math.sqrt(1 + c * math.exp(2 * v)), *ends, epsabs=1e-12)[0]
+
+
 COMPUTED = {
     "dsamp-order": (calls(2), [calls(1), calls(2, wanted=0.0025)]),
     "dsamp-older": (-moment(1), [moment(1), -moment(0) / 2, -1 / 2]),
     "dsamp-first": (first_error(8), [first_error(8) * math.e**2, first_error(8) / math.exp(0.25)]),
     "dsamp-floor": (lowest(1e-3, 0.5), [lowest(1e-3, 1), lowest(1e-3, 0.5) ** 2]),
+    "dsamp-constant-rest": (constant_rest(0.25), [constant_rest(0), constant_rest(0.25) / 2]),
     "dsamp-angles": (least(2), [math.ceil(math.pi**2 / 4 / 0.01), least(1)]),
 }
 
@@ -102,3 +109,12 @@ def test_solution_of_the_angles():
     assert math.pi**2 / 4 / 0.01 == pytest.approx(247, abs=0.5)
     assert math.ceil(-(math.pi**2) / 4 / math.log(0.99)) == least(2) == 246
     assert math.cos(math.pi / 20) ** 20 == pytest.approx(0.78, abs=5e-3)
+
+
+def test_solution_of_the_constant_rest():
+    closed = 2 * (math.asinh(50) - math.asinh(0.025))
+    assert [closed, 1 / 0.01 - 1 / 20] == pytest.approx([constant_rest(0.25), constant_rest(0)], rel=1e-9)
+    last = [math.sqrt(c + 0.01**2) for c in (0.25, 0)]
+    assert last == pytest.approx([0.5001, 0.01], abs=5e-5)
+    counted = [s * constant_rest(c) for s, c in zip(last, (0.25, 0), strict=True)]
+    assert [closed, *counted] == pytest.approx([9.16, 4.58, 1.00], abs=5e-3)
