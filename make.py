@@ -488,7 +488,8 @@ def test(options: argparse.Namespace) -> None:
         "lint": (functools.partial(lint_with, env), ()),
         "book": (functools.partial(site, env), ("equations",)),
         "package": (functools.partial(pytest, env, "package", *others), ()),
-        "site": (functools.partial(pytest, env, "site", "tests/book"), ("book",)),
+        "site": (functools.partial(pytest, env, "site", "tests/book", "-k", "not 390"), ("book",)),
+        "phone": (functools.partial(pytest, env, "phone", "tests/book", "-k", "390"), ("book",)),  # 390 px wide
         "notebooks": (functools.partial(rerun, env), ("book",)),
     }
     results, times = together(parts, min(2, os.cpu_count() or 1))
@@ -499,7 +500,7 @@ def test(options: argparse.Namespace) -> None:
     if (SITE / "index.html").is_file():
         say(f"The book lies in {SITE / 'index.html'}")
     say(f"The reports lie in {REPORTS}")
-    total = counts(["equations", "package", "notebooks", "site"])
+    total = counts(["equations", "package", "notebooks", "site", "phone"])
     say(", ".join(f"{number} {what}" for what, number in total.items()))
     failed = [name for name, result in results.items() if result != "passed"]
     if failed:
