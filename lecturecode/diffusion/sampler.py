@@ -133,7 +133,7 @@ def _runs(denoiser, table, x, kernels, rng) -> Iterator[tuple[float, Tensor, Ten
 
 
 def _run(denoiser, table, x, kernels, rng) -> Iterator[tuple[float, Tensor, Tensor]]:
-    shape, free, sums = x.shape, checks.is_free(x), []
+    shape, ask = x.shape, _Watched(denoiser, x)
     past = deque(maxlen=table.b.shape[1])
     scale, kick = table.opening
     if scale != 1:
@@ -141,17 +141,9 @@ def _run(denoiser, table, x, kernels, rng) -> Iterator[tuple[float, Tensor, Tens
     if kick:
         x.add_(normal(shape, rng, x), alpha=kick)
     # a product with a tensor of one number on the CPU takes half the time of one with a float
-    wide = torch.promote_types(x.dtype, torch.float32)  # a sum of many halves overflows
-    scales = table.a.to(wide).unbind()
+    scales = table.a.to(ask.wide).unbind()
     for call, (a, (time, reached, row, n)) in enumerate(zip(scales, table.rows, strict=True)):
-        x0_hat = denoiser(x, time)
-        if x0_hat.shape != shape:
-            raise ValueError(f"the denoiser gives shape {tuple(x0_hat.shape)} for x of {tuple(shape)}; make them equal")
-        total = x0_hat.sum(dtype=wide)
-        if not free:
-            sums.append(total)
-        elif not math.isfinite(total) and not torch.isfinite(x0_hat).all():
-            raise _not_finite(call, time)
+        x0_hat = ask(x, time, call)
         if x0_hat.data_ptr() == x.data_ptr():  # a denoiser may answer x itself, which is about to change
             x0_hat = x0_hat.clone()
         past.appendleft(x0_hat)
@@ -166,29 +158,39 @@ def _run(denoiser, table, x, kernels, rng) -> Iterator[tuple[float, Tensor, Tens
                 raise ValueError(f"the corrector gives shape {tuple(moved.shape)} for x of {tuple(shape)}; keep it")
             x.copy_(moved)
         yield reached, x, x0_hat
-    if sums and not (fine := torch.isfinite(torch.stack(sums))).all():
-        bad = int((~fine).nonzero()[0])
-        raise _not_finite(bad, table.rows[bad][0])
+    ask.settle(table.times)
 
 
 def _run_along(denoiser, table, x) -> Iterator[tuple[float, Tensor, Tensor]]:
-    shape, free, sums, wide = x.shape, checks.is_free(x), [], torch.promote_types(x.dtype, torch.float32)
+    ask = _Watched(denoiser, x)
+    yield from run_along(table, x, ask)
+    ask.settle(table.times)
 
-    def ask(x: Tensor, time: float, call: int) -> Tensor:
-        x0_hat = denoiser(x, time)
-        if x0_hat.shape != shape:
-            raise ValueError(f"the denoiser gives shape {tuple(x0_hat.shape)} for x of {tuple(shape)}; make them equal")
-        total = x0_hat.sum(dtype=wide)
-        if not free:
-            sums.append(total)
+
+class _Watched:
+    """The denoiser's answers, refused where a shape is wrong or a number not finite: on the way, or by `settle`."""
+
+    def __init__(self, denoiser: Denoise, x: Tensor):
+        self.denoiser, self.shape, self.free, self.sums = denoiser, x.shape, checks.is_free(x), []
+        self.wide = torch.promote_types(x.dtype, torch.float32)  # a sum of many halves overflows
+
+    def __call__(self, x: Tensor, time: float, call: int) -> Tensor:
+        x0_hat = self.denoiser(x, time)
+        if x0_hat.shape != self.shape:
+            shapes = tuple(x0_hat.shape), tuple(self.shape)
+            raise ValueError(f"the denoiser gives shape {shapes[0]} for x of {shapes[1]}; make them equal")
+        total = x0_hat.sum(dtype=self.wide)
+        if not self.free:
+            self.sums.append(total)
         elif not math.isfinite(total) and not torch.isfinite(x0_hat).all():
             raise _not_finite(call, time)
         return x0_hat
 
-    yield from run_along(table, x, ask)
-    if sums and not (fine := torch.isfinite(torch.stack(sums))).all():
-        bad = int((~fine).nonzero()[0])
-        raise _not_finite(bad, table.times[bad].item())
+    def settle(self, times: Tensor) -> None:
+        """Reads the sums that an accelerator kept."""
+        if self.sums and not (fine := torch.isfinite(torch.stack(self.sums))).all():
+            bad = int((~fine).nonzero()[0])
+            raise _not_finite(bad, times[bad].item())
 
 
 @torch.no_grad()

@@ -164,8 +164,8 @@ def test_what_a_step_of_ddim_leaves():
             [t, r],
         )
         left = (end - made.item()) / vp(r)[1]
-        assert_close(left, quad(lambda u: clean(u) - clean(u_t), u_t, u_r), tol=1e-11)  # noqa: B023
-        assert_close(left, quad(lambda u: (u_r - u) * change(u), u_t, u_r), tol=1e-11)  # noqa: B023
+        assert_close(left, quad(lambda u, u_t=u_t, clean=clean: clean(u) - clean(u_t), u_t, u_r), tol=1e-11)
+        assert_close(left, quad(lambda u, u_r=u_r, change=change: (u_r - u) * change(u), u_t, u_r), tol=1e-11)
 
 
 @equation("dsamp-heun")
@@ -202,7 +202,7 @@ def test_variation_of_constants():
     """The closed path of Gaussian data, and the integral over its x̂_0 by quadrature."""
     for first, last in ((-4.0, -1.0), (-1.0, 0.5), (0.5, 3.0)):
         t, r, h = time_of(first), time_of(last), (last - first) / 2
-        integral = quad(lambda v: math.exp(v - h) * path(time_of(first + 2 * v))[1], 0, h)  # noqa: B023
+        integral = quad(lambda v, h=h, first=first: math.exp(v - h) * path(time_of(first + 2 * v))[1], 0, h)
         (_, sigma_t), (alpha_r, sigma_r) = vp(t), vp(r)
         assert_close(sigma_r / sigma_t * path(t)[0] + alpha_r * integral, path(r)[0], tol=1e-11)
 
@@ -222,12 +222,12 @@ def test_each_weight_is_its_integral():
         assert_close(row.a[-1], math.exp(ELL[4] - ELL[5]))
         nodes, h = [ELL[4 - j] - ELL[4] for j in range(order)], ELL[5] - ELL[4]
         for j in range(order):
-            weight = quad(lambda v: math.exp(v - h) * lagrange(nodes, j, v), 0, h)  # noqa: B023
+            weight = quad(lambda v, h=h, nodes=nodes, j=j: math.exp(v - h) * lagrange(nodes, j, v), 0, h)
             assert_close(row.b[-1, j], weight, tol=1e-11)
     alpha = vp(0.3)[0]  # another α_r: the same numbers times α_r
     ell = [math.log(vp(t)[0] / vp(t)[1]) for t in (0.9, 0.5, 0.3)]
     nodes, h = [0.0, ell[0] - ell[1]], ell[2] - ell[1]
-    weights = [alpha * quad(lambda v: math.exp(v - h) * lagrange(nodes, j, v), 0, h) for j in (0, 1)]  # noqa: B023
+    weights = [alpha * quad(lambda v, j=j: math.exp(v - h) * lagrange(nodes, j, v), 0, h) for j in (0, 1)]
     assert_close(exponential(VariancePreserving(), [0.9, 0.5, 0.3], 2).b[-1], weights, tol=1e-11)
 
 
@@ -237,7 +237,7 @@ def test_the_moments():
         moment = -math.expm1(-h)
         for k in range(4):
             moment = h**k - k * moment if k else moment
-            assert_close(moment, quad(lambda v: math.exp(v - h) * v**k, 0, h), tol=1e-11)  # noqa: B023
+            assert_close(moment, quad(lambda v, h=h, k=k: math.exp(v - h) * v**k, 0, h), tol=1e-11)
 
 
 @equation("dsamp-two-step")
@@ -254,7 +254,7 @@ def test_what_the_midpoint_leaves():
     """The integral and the bound, which is tight for h → 0; the package's 2M has ½ h M_0."""
     for h in (0.0, 0.01, 0.5, 2.0):
         m0 = -math.expm1(-h)
-        integral = quad(lambda v: math.exp(v - h) * v * (h - v), 0, h) / 2  # noqa: B023
+        integral = quad(lambda v, h=h: math.exp(v - h) * v * (h - v), 0, h) / 2
         assert_close(h - m0 - h * m0 / 2, integral)
         assert_at_most(integral, h**3 / 12) if h in (0.0, 0.01) else None
         assert integral <= h**3 / 12
@@ -275,7 +275,7 @@ def test_newtons_form():
         assert_close(newton, sum(d[j] * lagrange([0.0, v1, v2], j, v) for j in range(3)))
         assert_close(newton, d[0] + slope * v + curve * v**2 / 2)
     ell = [v2, v1, 0.0, 0.6]
-    m = [quad(lambda v: math.exp(v - 0.6) * v**k, 0, 0.6) for k in range(3)]  # noqa: B023
+    m = [quad(lambda v, k=k: math.exp(v - 0.6) * v**k, 0, 0.6) for k in range(3)]
     for curvature in (1.0, 0.5):
         row = dpm_solver(EDM(20.0), grid_of(ell), 3, curvature=curvature).b[-1].tolist()
         made = sum(b * value for b, value in zip(row, d, strict=True))
@@ -305,10 +305,13 @@ def test_the_start_takes_the_whole_way_anew():
     for k in range(2):
         answers.append(model(x, math.exp(-ell[k])))
         end, nodes = ell[k + 1], ell[: k + 1]
-        w = [quad(lambda s: math.exp(s - end) * lagrange(nodes, j, s), ell[0], end) for j in range(k + 1)]  # noqa: B023
+        w = [
+            quad(lambda s, end=end, nodes=nodes, j=j: math.exp(s - end) * lagrange(nodes, j, s), ell[0], end)
+            for j in range(k + 1)
+        ]
         x = math.exp(ell[0] - end) * x0 + sum(a * b for a, b in zip(w, answers, strict=True))
     answers.append(model(x, math.exp(-ell[2])))
-    w = [quad(lambda s: math.exp(s - ell[3]) * lagrange(ell[:3], j, s), ell[2], ell[3]) for j in range(3)]  # noqa: B023
+    w = [quad(lambda s, j=j: math.exp(s - ell[3]) * lagrange(ell[:3], j, s), ell[2], ell[3]) for j in range(3)]
     x = math.exp(ell[2] - ell[3]) * x + sum(a * b for a, b in zip(w, answers, strict=True))
     assert_close(sample(model, exponential(EDM(20.0), grid_of(ell), 3), x0), x, tol=1e-11)
 
