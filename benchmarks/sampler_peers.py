@@ -12,11 +12,8 @@ that draw noise where nothing turns it off; step-size control (dpm_adaptive), wh
 Runge–Kutta start (twelve calls, and no pipeline sets it); flow-matching schedulers, the same Euler and Heun in σ/(1+σ).
 """
 
-import importlib.util
 import logging
 import math
-import sys
-import types
 import warnings
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -28,6 +25,7 @@ import azula.noise  # pyright: ignore[reportMissingImports]
 import azula.sample  # pyright: ignore[reportMissingImports]
 import diffusers  # pyright: ignore[reportMissingImports]
 import torch
+from k_diffusion_alone import sampling
 from torch import Tensor
 
 F64 = torch.float64
@@ -124,21 +122,6 @@ def by_position(kind: str, model: Model, x: Tensor, sigmas: Tensor) -> Tensor:
             answer = (answer - sigma * x0_hat) / math.sqrt(1 + sigma**2)
         x = scheduler.step(answer, t, x).prev_sample
     return exploding(x, float(sigmas[-1]))
-
-
-def sampling():
-    """k-diffusion's sampling.py by itself, without the dozen packages that the whole asks for."""
-    names = ("k_diffusion", "k_diffusion.utils", "torchdiffeq", "torchsde")
-    package, utils, odeint, _ = (sys.modules.setdefault(name, types.ModuleType(name)) for name in names)
-    utils.append_dims = lambda x, axes: x[(...,) + (None,) * (axes - x.ndim)]  # pyright: ignore
-    package.utils, odeint.odeint = utils, None  # pyright: ignore
-    path = distribution("k-diffusion").locate_file("k_diffusion/sampling.py")
-    spec = importlib.util.spec_from_file_location("k_diffusion.sampling", str(path))
-    assert spec is not None
-    assert spec.loader is not None
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
 
 
 K_DIFFUSION = sampling()

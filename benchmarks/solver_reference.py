@@ -11,15 +11,13 @@ float32; they are kept, as float64, so that nothing else is rounded, but for the
 float32 in each step. The denoiser is the closed form x̂_0 = 0.8 tanh(x)/(1 + σ̃) + 0.1.
 """
 
-import importlib.util
 import json
-import sys
-import types
 from importlib.metadata import distribution
 from pathlib import Path
 
 import diffusers  # pyright: ignore[reportMissingImports]
 import torch
+from k_diffusion_alone import sampling
 
 TARGET = Path(__file__).parents[1] / "tests" / "diffusion" / "solvers.json"
 F64 = torch.float64
@@ -75,21 +73,6 @@ def by_diffusers(kind: str, settings: dict, calls: int) -> dict:
         assert x.dtype == F64
         record["after"].append(x.tolist())
     return record
-
-
-def sampling():
-    """k-diffusion's sampling.py by itself."""
-    names = ("k_diffusion", "k_diffusion.utils", "torchdiffeq", "torchsde")
-    package, utils, odeint, _ = (sys.modules.setdefault(name, types.ModuleType(name)) for name in names)
-    utils.append_dims = lambda x, axes: x[(...,) + (None,) * (axes - x.ndim)]  # pyright: ignore
-    package.utils, odeint.odeint = utils, None  # pyright: ignore
-    path = distribution("k-diffusion").locate_file("k_diffusion/sampling.py")
-    spec = importlib.util.spec_from_file_location("k_diffusion.sampling", str(path))
-    assert spec is not None
-    assert spec.loader is not None
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
 
 
 def by_k_diffusion(module, name: str, settings: dict) -> dict:
