@@ -254,7 +254,7 @@ def install_python(env: Environment) -> None:
     pip += ["-c", "constraints.txt"]
     reason = "pip could not install the packages; its own message is above"
     run([*pip, "hatchling"], reason)
-    run([*pip, "--no-build-isolation", "-e", ".[book,test]"], reason)
+    run([*pip, "--no-build-isolation", "-e", ".[book,test,assignments]"], reason)
     # Matplotlib lists the fonts once, and says so; a chapter's output is no place for that.
     run([env.python, "-c", "import matplotlib.font_manager"], "matplotlib does not start")
     mark(wanted["made from"])
@@ -381,6 +381,33 @@ def serve(options: argparse.Namespace) -> None:
     with server(options.port) as httpd:
         say(f"The book: http://127.0.0.1:{httpd.server_address[1]}/   (Ctrl-C ends it)")
         httpd.serve_forever()
+
+
+# ----------------------------------------------------------------------------------------------- assignments
+
+
+def release(options: argparse.Namespace) -> None:
+    env = setup(options)
+    wheel(env)
+    run(env.module("grading", "release", BUILD / "release"), "the assignments were not released")
+
+
+def solutions(options: argparse.Namespace) -> None:
+    env = setup(options)
+    say("Executing the solutions.")
+    run(env.module("grading", "solutions", BUILD / "solutions"), "the solutions were not made")
+
+
+def grade(options: argparse.Namespace) -> None:
+    """Into grades/, which `clean` leaves alone: the gradebook there holds what the teacher has marked."""
+    if not options.submissions:
+        raise Stop("say where the submissions lie: make grade SUBMISSIONS=folder (make.py: --submissions folder)", 2)
+    submissions = Path(options.submissions).resolve()
+    env = setup(options)
+    say("Grading; what is cut short goes on where it stopped.")
+    more = ["--workers", str(options.workers)] if options.workers else []
+    command = env.module("grading", "grade", options.out or ROOT / "grades", "--submissions", submissions, *more)
+    run(command, "the class was not graded to its end")
 
 
 # ---------------------------------------------------------------------------------------------------- checks
@@ -551,7 +578,7 @@ def clean(options: argparse.Namespace) -> None:
     made += [ROOT / name for name in (".pytest_cache", ".ruff_cache", ".import_linter_cache", ".hypothesis")]
     if options.all:
         made += [VENV, ROOT / "node_modules", ROOT / "tools" / "lighthouse" / "node_modules"]
-    for folder in ("lecturecode", "tests", "book", "benchmarks"):
+    for folder in ("lecturecode", "grading", "assignments", "tests", "book", "benchmarks"):
         made += list((ROOT / folder).rglob("__pycache__"))
     for path in made:
         if path.exists():
@@ -569,6 +596,7 @@ def help_text(options: argparse.Namespace) -> None:
     say("\n  --here     use the running Python and its packages as they are, without .venv")
     say("  --port N   for serve (8000)")
     say("  --all      for clean: .venv and node_modules too")
+    say("  --submissions FOLDER, --out FOLDER (grades), --workers N (one for each core): for grade")
 
 
 TARGETS = {
@@ -580,6 +608,9 @@ TARGETS = {
     "lint": (lint, "ruff, pyright, import-linter"),
     "notebooks": (notebooks, "all chapters as .ipynb in build/notebooks"),
     "publish": (publish, "push the notebooks to the branch notebooks of origin"),
+    "release": (release, "the assignments for students, and all in one zip, in build/release"),
+    "grade": (grade, "grade the notebooks in SUBMISSIONS (a folder for each student) into grades"),
+    "solutions": (solutions, "the assignments with their solutions, for teachers, in build/solutions"),
     "verify": (verify, "test, then the long checks and Lighthouse: before a release"),
     "clean": (clean, "remove what was built"),
 }
@@ -592,6 +623,9 @@ def main(arguments: list[str]) -> int:
     parser.add_argument("--here", action="store_true")
     parser.add_argument("--all", action="store_true")
     parser.add_argument("--port", type=int, default=8000)
+    parser.add_argument("--submissions")
+    parser.add_argument("--out", type=lambda folder: Path(folder).resolve())
+    parser.add_argument("--workers", type=int)
     options = parser.parse_args(arguments)
     try:
         if options.target not in TARGETS:

@@ -92,8 +92,11 @@ class Held:
 
     def inside(self) -> tuple[int, int]:
         """Bytes and number of files in the temporary folder, which is a file system of its own."""
+        place, own = f"/proc/{self.first}/root/tmp", os.stat("/tmp").st_dev
         try:
-            facts = os.statvfs(f"/proc/{self.first}/root/tmp")
+            if os.stat(place).st_dev == own:  # bubblewrap has not made it yet: this is the machine's
+                return 0, 0
+            facts = os.statvfs(place)
         except OSError:  # it is just ending
             return 0, 0
         return (facts.f_blocks - facts.f_bfree) * facts.f_frsize, facts.f_files - facts.f_ffree

@@ -149,10 +149,17 @@ def brought_by(name: str, seen: set[str]) -> set[str]:
 
 
 @pytest.mark.parametrize(
-    ("folder", "extras"), [("lecturecode", []), ("book/_extensions", ["book"]), ("tests", ["book", "test"])]
+    ("folder", "extras"),
+    [
+        ("lecturecode", []),
+        ("book/_extensions", ["book"]),
+        ("grading", ["book", "assignments"]),
+        ("tests", ["book", "test", "assignments"]),
+    ],
 )
 def test_what_the_code_imports_is_declared(folder, extras):
     declared = set(requirements(*extras)) | (brought_by("jupyter-book", set()) if extras else set())
+    declared |= brought_by("nbgrader", set()) if "assignments" in extras else set()
     distributions = packages_distributions()
     for module, file in imported_by(ROOT / folder).items():
         providers = {canonicalize_name(name) for name in distributions.get(module, [module])}
