@@ -46,11 +46,14 @@ def newton(t: np.ndarray, window: float) -> float:
     return rate
 
 
-def pairs(log_p: np.ndarray, log_q: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """The mean, and its error from all pairs of draws: s² = Σ_{i<j} (d_i − d_j)²/(M(M − 1))."""
-    d = log_p - log_q
-    apart = ((d[:, None] - d[None]) ** 2).sum((0, 1)) / 2
-    return d.sum(0) / len(d), np.sqrt(apart / (len(d) ** 2 * (len(d) - 1)))
+def pairs(log_p: np.ndarray, log_q: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Means, their errors and those of differences, from all pairs of draws: s² = Σ_{a<b} (d_a − d_b)²/(M(M − 1))."""
+    d = log_p[:, None] - log_q
+    jumps = d[:, None] - d[None]
+    own = (jumps**2).sum((0, 1)) / 2
+    between = ((jumps[..., :, None] - jumps[..., None, :]) ** 2).sum((0, 1)) / 2
+    scale = len(d) ** 2 * (len(d) - 1)
+    return d.sum(0) / len(d), np.sqrt(own / scale), np.sqrt(between / scale)
 
 
 def tables() -> list[tuple[np.ndarray, np.ndarray, np.ndarray]]:
@@ -58,14 +61,18 @@ def tables() -> list[tuple[np.ndarray, np.ndarray, np.ndarray]]:
     for count, groups, zeros in ((7, 3, 0), (12, 4, 3), (30, 5, 8)):
         p, q = DRAW.dirichlet(np.ones(count)), DRAW.dirichlet(2 * np.ones(count))
         p[DRAW.permutation(count)[:zeros]] = 0
-        made.append((p / p.sum(), q, DRAW.permutation(np.arange(count) % groups)))
+        group = DRAW.permutation(np.arange(count) % groups)
+        if zeros:
+            p[group == 1] = 0  # a group without probability
+        made.append((p / p.sum(), q, group if groups < 5 else np.array([-7, 900, 3, 0, 12])[group]))
     return made
 
 
-SAMPLES = [(40, 0.8, 3.0), (25, 2.0, 1.5), (60, 0.5, 2000.0), (200, 0.4, 4.0)]
+SAMPLES = [(40, 0.8, 3.0), (25, 2.0, 1.5), (60, 0.5, 1200.0), (200, 0.4, 4.0)]
 DECAYS = [(times(*facts), facts[2]) for facts in SAMPLES]
-RATES = (0.3, 1.9, 0.8, 1.1)
-LOGS = [(DRAW.normal(-1, 1, shape), DRAW.normal(-1.4, 0.7, shape)) for shape in ((9, 4), (50, 3), (5, 11))]
+SHAPES = ((9, 4), (50, 3), (5, 11))
+RATES = (0.3, 1.2, 0.8, 1.1)
+LOGS = [(DRAW.normal(-1, 1, m), DRAW.normal(-1.4, 0.7, (m, 1)) + DRAW.normal(0, 0.4, (m, k))) for m, k in SHAPES]
 as_tensor = torch.from_numpy
 
 QUESTIONS = (
@@ -128,7 +135,9 @@ def fit(times, window):
 """
 ESTIMATE = """
 def estimate(log_p, log_q):
-    ratio = log_p - log_q
+    ratio = log_p[:, None] - log_q
+    apart = ratio[:, :, None] - ratio[:, None, :]
+    root = math.sqrt(len(log_p))
     return {}
 """
 WRONG = {
@@ -140,10 +149,16 @@ WRONG = {
         "the wrong way round": "def lost(p, q, groups):\n    names = groups.unique()\n"
         "    a = torch.stack([p[groups == g].sum() for g in names])\n"
         "    b = torch.stack([q[groups == g].sum() for g in names])\n    return kl(a, b) - kl(p, q)\n",
+        "a group without probability": LOST.replace("a.sum() > 0", "True").format(
+            "a.sum() * torch.xlogy(a / a.sum(), a / a.sum() / b * b.sum()).sum()"
+        ),
+        "names taken for places": "def lost(p, q, groups):\n"
+        "    a, b = groups.bincount(p), groups.bincount(q)\n    return kl(p, q) - kl(a, b)\n",
     },
     "score-check": {
         "no window": SCORE.format("1 / rate - times.mean()"),
         "sign of the window's term": SCORE.format("1 / rate - times.mean() + window * unseen / (1 - unseen)"),
+        "the window's term twice": SCORE.format("1 / rate - times.mean() - 2 * window * unseen / (1 - unseen)"),
         "a sum for the mean": SCORE.format("len(times) * (1 / rate - window * unseen / (1 - unseen)) - times.sum()"),
         "one normalisation for all": SCORE.format(
             "1 / rate - times.mean() - window * unseen / (1 - unseen) / len(times)"
@@ -160,9 +175,17 @@ WRONG = {
         ),
     },
     "estimate-check": {
-        "sign": ESTIMATE.format("-ratio.mean(0), ratio.std(0) / math.sqrt(len(ratio))"),
-        "axis": ESTIMATE.format("ratio.mean(1), ratio.std(1) / math.sqrt(ratio.shape[1])"),
-        "spread of one draw": ESTIMATE.format("ratio.mean(0), ratio.std(0)"),
-        "divisor M": ESTIMATE.format("ratio.mean(0), ratio.std(0, correction=0) / math.sqrt(len(ratio))"),
+        "sign": ESTIMATE.format("-ratio.mean(0), ratio.std(0) / root, apart.std(0) / root"),
+        "axis": ESTIMATE.format("ratio.mean(1), ratio.std(1) / root, apart.std(1) / root"),
+        "spread of one draw": ESTIMATE.format("ratio.mean(0), ratio.std(0), apart.std(0)"),
+        "divisor M": ESTIMATE.format(
+            "ratio.mean(0), ratio.std(0, correction=0) / root, apart.std(0, correction=0) / root"
+        ),
+        "errors added as if independent": ESTIMATE.format(
+            "ratio.mean(0), ratio.std(0) / root, (ratio.var(0)[:, None] + ratio.var(0)).sqrt() / root"
+        ),
+        "errors subtracted": ESTIMATE.format(
+            "ratio.mean(0), ratio.std(0) / root, (ratio.std(0)[:, None] - ratio.std(0)).abs() / root"
+        ),
     },
 }

@@ -150,6 +150,9 @@ WRONG = {
         "sign of the hidden part": FREE_ENERGY.format(f"-(x @ visible_bias) + {SOFT}"),
         "two values": FREE_ENERGY.format("-(x @ visible_bias) - torch.stack([c, -c]).logsumexp(0).sum(-1)"),
         "no bias of the visible units": FREE_ENERGY.format(f"-{SOFT}"),
+        "a limit on the fields": FREE_ENERGY.format(
+            "-(x @ visible_bias) - (1 + 2 * torch.cosh(c.clamp(-700, 700))).log().sum(-1)"
+        ),
         "overflow": FREE_ENERGY.format("-(x @ visible_bias) - (1 + 2 * torch.cosh(c)).log().sum(-1)"),
         "summed over the batch": FREE_ENERGY.format(
             "-(x @ visible_bias) - torch.stack([c, 0 * c, -c]).logsumexp(0).sum()"
@@ -159,6 +162,7 @@ WRONG = {
         "two values": HIDDEN_MEAN.format("torch.tanh(c)"),
         "sigmoid": HIDDEN_MEAN.format("torch.sigmoid(c)"),
         "overflow": HIDDEN_MEAN.format("2 * torch.sinh(c) / (1 + 2 * torch.cosh(c))"),
+        "half of the field": HIDDEN_MEAN.format("torch.tanh(c / 2)"),
         "no bias": HIDDEN_MEAN.format(
             "(lambda d: d[0] - d[2])(torch.stack([c - hidden_bias, 0 * c, hidden_bias - c]).softmax(0))"
         ),
@@ -167,6 +171,9 @@ WRONG = {
         "sum for mean": SLOPE.format("data - len(x) * model"),
         "the lost N": SLOPE.format("data - model"),
         "sign": SLOPE.format("model - data / len(x)"),
+        "means for the mean of the product": SLOPE.format(
+            "data / len(x) - torch.outer(p @ everything, p @ answer(everything))"
+        ),
         "all configurations alike": SLOPE.format(
             "data / len(x) - everything.mT @ answer(everything) / len(everything)"
         ),
@@ -176,6 +183,8 @@ WRONG = {
     },
     "after-check": {
         "the other axis": AFTER.format(THREE, "log_f.softmax(1), log_f.softmax(0).mT", "steps"),
+        "the pixels the other way round": AFTER.replace("BIT)", "BIT).flip(1)").format(THREE, RIGHT, "steps"),
+        "no bias of the hidden units": AFTER.replace("h @ hidden_bias + ", "").format(THREE, RIGHT, "steps"),
         "one step too many": AFTER.format(THREE, RIGHT, "steps + 1"),
         "two values": AFTER.format("[-1.0, 1.0]", RIGHT, "steps"),
         "the stationary answer": """

@@ -154,6 +154,9 @@ WRONG = {
         "sign of the divergence": ELBO.format(
             POISSON, "(q * log_likelihood).sum(-1) + torch.special.xlogy(q, q / prior).sum(-1)"
         ),
+        "the divergence the other way round": ELBO.format(
+            POISSON, "(q * log_likelihood).sum(-1) - (prior * (prior / q.clamp(min=1e-300)).log()).sum(-1)"
+        ),
         "no factorial": ELBO.format(
             "x * rates.log() - rates", "(q * log_likelihood).sum(-1) - torch.special.xlogy(q, q / prior).sum(-1)"
         ),
@@ -173,6 +176,10 @@ WRONG = {
         "posterior without the prior": EM_STEP.format(
             "counts[:, None] * rates.log() - rates", "q.mean(0), (counts @ q) / q.sum(0)"
         ),
+        "posterior without its exponential": EM_STEP.format(
+            "prior.log() + counts[:, None] * rates.log()", "q.mean(0), (counts @ q) / q.sum(0)"
+        ),
+        "the old prior kept": EM_STEP.format(POSTERIOR, "prior, (counts @ q) / q.sum(0)"),
         "rates over all flashes": EM_STEP.format(POSTERIOR, "q.mean(0), (counts @ q) / len(counts)"),
         "weights that are not shares": EM_STEP.format(POSTERIOR, "q.sum(0), (counts @ q) / q.sum(0)"),
         "each flash to one kind": EM_STEP.format(
@@ -187,6 +194,7 @@ WRONG = {
         ),
         "a for a squared": GAUSSIAN.format(DENSITY.replace("a**2 * v", "a * v"), MATCHING),
         "v taken for a width": GAUSSIAN.format(DENSITY, "0.5 * (m**2 + v**2 - 1 - 2 * v.log())"),
+        "the divergence the other way round": GAUSSIAN.format(DENSITY, "0.5 * ((1 + m**2) / v - 1 + v.log())"),
         "divergence not halved": GAUSSIAN.format(DENSITY, "(m**2 + v - 1 - v.log())"),
         "s for s squared": GAUSSIAN.format(DENSITY.replace("2 * math.pi * s**2", "2 * math.pi * s"), MATCHING),
     },
