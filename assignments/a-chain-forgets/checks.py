@@ -96,11 +96,15 @@ BEGUN[0], BEGUN[1] = np.eye(9)[4], np.eye(6)[0]
 as_tensor = torch.from_numpy
 
 QUESTIONS = (
-    Question("arrow-check", "arrow(T)", tuple(Case({"T": as_tensor(T)}, by_currents(T)) for T in CHAINS), points=3),
-    Question("halving-check", "halving(T)", tuple(Case({"T": as_tensor(T)}, by_squaring(T)) for T in SLOW), points=3),
+    Question(
+        "arrow-check", "float(arrow(T))", tuple(Case({"T": as_tensor(T)}, by_currents(T)) for T in CHAINS), points=3
+    ),
+    Question(
+        "halving-check", "float(halving(T))", tuple(Case({"T": as_tensor(T)}, by_squaring(T)) for T in SLOW), points=3
+    ),
     Question(
         "steps-check",
-        "steps(T, p, delta)",
+        "float(steps(T, p, delta))",
         tuple(
             Case({"T": as_tensor(T), "p": as_tensor(p), "delta": delta}, count(T, p, delta))
             for (T, delta), p in zip(STARTS, BEGUN, strict=True)
@@ -149,6 +153,11 @@ WRONG = {
         "bits": ARROW.format(REST, RATIO + ".sum() / math.log(2)"),
         "each pair once": ARROW.format(REST, RATIO + ".triu().sum()"),
         "weights of the state after": ARROW.format(REST + "[:, None]", RATIO + ".sum()"),
+        "hops to the next site only": ARROW.format(
+            REST,
+            "((pairs - pairs.mT) * (pairs / pairs.mT).log()).diagonal(-1).sum()"
+            " + (pairs[0, -1] - pairs[-1, 0]) * (pairs[0, -1] / pairs[-1, 0]).log()",
+        ),
         "the net current": ARROW.format(REST, "(pairs - pairs.mT).abs().sum() / 2"),
     },
     "halving-check": {
@@ -156,9 +165,13 @@ WRONG = {
         "the gap for the logarithm": HALVING.format("math.log(2) / (1 - mu.abs().sort().values[-2])"),
         "to a part of e": HALVING.format("-1 / math.log(mu.abs().sort().values[-2])"),
         "sign": HALVING.format("math.log(2) / math.log(mu.abs().sort().values[-2])"),
+        "singular values": HALVING.format("-math.log(2) / math.log(torch.linalg.svdvals(T)[1])"),
         "the third": HALVING.format("-math.log(2) / math.log(mu.abs().sort().values[-3 if len(T) > 3 else -2])"),
     },
     "steps-check": {
+        "from the rate": "def steps(T, p, delta):\n"
+        "    mu, away = torch.linalg.eigvals(T).abs().sort().values[-2], tv(p, MarkovChain(T).stationary())\n"
+        "    return max(0, math.ceil(math.log(delta / away) / math.log(mu))) if away > 0 else 0\n",
         "the sum without its half": STEPS.format(REST, 0, "(p - rest).abs().sum() > delta"),
         "one too many": STEPS.format(REST, 1, "tv(p, rest) > delta"),
         "the divergence": STEPS.format(REST, 0, "kl(p, rest) > delta"),

@@ -12,7 +12,7 @@ DRAW = np.random.default_rng(75)
 NODES, WEIGHTS = np.polynomial.hermite_e.hermegauss(3)  # exact for the quadratic functions of the bound
 
 
-def log_normal(x: np.ndarray, mean: np.ndarray, variance: np.ndarray) -> np.ndarray:
+def log_normal(x: np.ndarray, mean: np.ndarray | float, variance: np.ndarray) -> np.ndarray:
     return -0.5 * ((x - mean) ** 2 / variance + np.log(2 * np.pi * variance)).sum(-1)
 
 
@@ -91,7 +91,7 @@ QUESTIONS = (
     ),
     Question(
         "split-check",
-        "split(V, c, s2, mean, S)",
+        "[float(part) for part in split(V, c, s2, mean, S)]",
         tuple(Case(tensors(inputs), from_joint(**inputs)) for inputs in CODES),
         points=3,
     ),

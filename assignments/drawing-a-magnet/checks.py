@@ -52,14 +52,14 @@ def in_loops(u: np.ndarray, length: int) -> tuple[float, float]:
 
 def over_paths(log_f: np.ndarray, kernels: np.ndarray) -> tuple[float, float]:
     """Every path x_0 … x_{K−1} with its probability and its weight."""
-    f, moments = np.exp(log_f), [0.0, 0.0]
+    f, (logs, first, second) = np.exp(log_f), np.zeros(3)
     for path in itertools.product(range(f.shape[1]), repeat=len(f) - 1):
         chance, w = f[0, path[0]] / f[0].sum(), 1.0
         for k, x in enumerate(path):
             chance *= kernels[k - 1][x, path[k - 1]] if k else 1.0
             w *= f[k + 1, x] / f[k, x]
-        moments = [moments[0] + chance * w, moments[1] + chance * w * w]
-    return moments[0], moments[1]
+        logs, first, second = logs + chance * math.log(w), first + chance * w, second + chance * w * w
+    return math.log(first) - logs, second / first**2 - 1
 
 
 def ring(n: int) -> tuple[np.ndarray, np.ndarray]:
@@ -110,19 +110,19 @@ QUESTIONS = (
     ),
     Question(
         "tau-check",
-        "tau(T, p, u)",
+        "float(tau(T, p, u))",
         tuple(Case({"T": as_tensor(T), "p": as_tensor(p), "u": as_tensor(u)}, summed(T, p, u)) for T, p, u in CHAINS),
         points=3,
     ),
     Question(
         "blocked-check",
-        "blocked(u, length)",
+        "[float(part) for part in blocked(u, length)]",
         tuple(Case({"u": as_tensor(u), "length": length}, in_loops(u, length)) for u, length in RECORDS),
         points=3,
     ),
     Question(
         "weights-check",
-        "weights(log_f, kernels)",
+        "[float(part) for part in weights(log_f, kernels)]",
         tuple(Case({"log_f": as_tensor(v), "kernels": as_tensor(T)}, over_paths(v, T)) for v, T in PATHS),
         points=3,
     ),
@@ -159,16 +159,19 @@ def blocked(u, length):
 AVERAGES, SPREAD = "unflatten(0, (count, length)).mean(1).flatten()", "averages.std() / math.sqrt(len(averages))"
 WEIGHTS = """
 def weights(log_f, kernels):
-    found = []
-    for power in (1, 2):
-        mass = log_f[0].softmax(0)
-        for k in range(1, len(log_f)):
-            {}
-        found.append(mass.sum(){})
-    return tuple(found)
+    log_Z = log_f.logsumexp(1)
+    law = squared = {}
+    bound = 0.0
+    for k, rise in enumerate(log_f.diff(dim=0)):
+        {}
+        bound = bound + {} @ rise
+        squared = squared * {}
+    log_ratio = log_Z[-1] - log_Z[0]
+    return {}, {}
 """
-JUMP = "mass = mass * (power * (log_f[k] - log_f[k - 1])).exp()"
-MOVE = "mass = kernels[k - 1] @ mass if k < len(log_f) - 1 else mass"
+START, JUMP = "(log_f[0] - log_Z[0]).exp()", "(2 * rise).exp()"
+MOVE = "if k: law, squared = kernels[k - 1] @ law, kernels[k - 1] @ squared"
+GAP, SCATTER = "log_ratio - bound", "squared.sum() / (2 * log_ratio).exp() - 1"
 WRONG = {
     "exchange-check": {
         "the program of question 1": EXCHANGE.format("rise.exp().clamp(max=1)", "k", REST),
@@ -176,6 +179,7 @@ WRONG = {
         "sign of the energy": EXCHANGE.format("((-rise).exp() * k / k[there]).clamp(max=1)", "k", REST),
         "rows for columns": EXCHANGE.format(RIGHT, "k", "(" + REST + ").mT"),
         "refused moves forgotten": EXCHANGE.format(RIGHT, "k", "T / T.sum(0).clamp(min=1e-9)"),
+        "open ends": EXCHANGE.format(RIGHT, "k", REST).replace("in range(n):", "in range(n - 1):"),
         "all pairs proposed": EXCHANGE.format("rise.exp().clamp(max=1)", "n", REST),
     },
     "tau-check": {
@@ -185,6 +189,10 @@ WRONG = {
         "states counted alike": TAU.format("u = u - p @ u", "1 + 2 * (u @ later) / (u @ u)"),
         "the slowest eigenvalue": "def tau(T, p, u):\n"
         "    mu = torch.linalg.eigvals(T).abs().sort().values[-2]\n    return (1 + mu) / (1 - mu)\n",
+        "made reversible": "def tau(T, p, u):\n"
+        "    root = p.sqrt()\n    S = T * root / root[:, None]\n    mu, vectors = torch.linalg.eigh((S + S.mT) / 2)\n"
+        "    share = (vectors.mT @ (root * (u - p @ u))).square()[:-1]\n"
+        "    return (share * (1 + mu[:-1]) / (1 - mu[:-1])).sum() / share.sum()\n",
         "T for its transpose": TAU.format("u = u - p @ u", "1 + 2 * (p @ (u * later)) / (p @ u.square())").replace(
             "T.mT", "T"
         ),
@@ -198,16 +206,23 @@ WRONG = {
         "chains averaged first": BLOCKED.format("unflatten(0, (count, length)).mean((1, 2))", SPREAD),
     },
     "weights-check": {
-        "the weight after the move": WEIGHTS.format(MOVE + "\n            " + JUMP, ""),
+        "as if drawn from p_k": WEIGHTS.format(START, MOVE, "log_f[k].softmax(0)", JUMP, GAP, SCATTER),
+        "the weight after the move": WEIGHTS.format(
+            START, MOVE.replace("if k:", "if k < len(kernels):").replace("[k - 1]", "[k]"), "law", JUMP, GAP, SCATTER
+        ),
         "kernels transposed": WEIGHTS.format(
-            JUMP + "\n            " + MOVE.replace("kernels[k - 1]", "kernels[k - 1].mT"), ""
+            START, MOVE.replace("kernels[k - 1]", "kernels[k - 1].mT"), "law", JUMP, GAP, SCATTER
         ),
-        "the square of the mean": WEIGHTS.format(JUMP.replace("power * ", "") + "\n            " + MOVE, " ** power"),
-        "a uniform start": WEIGHTS.format(JUMP + "\n            " + MOVE, "").replace(
-            "log_f[0].softmax(0)", "torch.full_like(log_f[0], 1 / len(log_f[0]))"
+        "no move in the second moment": WEIGHTS.format(
+            START, "law = kernels[k - 1] @ law if k else law", "law", JUMP, GAP, SCATTER
         ),
-        "start without its constant": WEIGHTS.format(JUMP + "\n            " + MOVE, "").replace(
-            "log_f[0].softmax(0)", "log_f[0].exp()"
+        "sign of the gap": WEIGHTS.format(START, MOVE, "law", JUMP, "bound - log_ratio", SCATTER),
+        "the bound for its gap": WEIGHTS.format(START, MOVE, "law", JUMP, "bound", SCATTER),
+        "weights not squared": WEIGHTS.format(START, MOVE, "law", "rise.exp()", GAP, SCATTER),
+        "the variance itself": WEIGHTS.format(START, MOVE, "law", JUMP, GAP, "squared.sum() - (2 * log_ratio).exp()"),
+        "the mean square": WEIGHTS.format(START, MOVE, "law", JUMP, GAP, "squared.sum() / (2 * log_ratio).exp()"),
+        "a uniform start": WEIGHTS.format(
+            "torch.full_like(log_f[0], 1 / len(log_f[0]))", MOVE, "law", JUMP, GAP, SCATTER
         ),
     },
 }

@@ -177,6 +177,7 @@ WRONG = {
         ),
         "determinant left out": DENOISE.format("(weights.log() - 0.5 * away.square() / total).softmax(1)", BACK),
         "the mean of x_t": DENOISE.format(SHARE, "alpha * " + BACK),
+        "weights left out": DENOISE.format(SHARE.replace("weights.log() - ", "-"), BACK),
         "the nearest means only": DENOISE.format(SHARE, "(share * means).sum(1)"),
         "axis": DENOISE.format(SHARE.replace("softmax(1)", "softmax(0)"), BACK),
     },
@@ -187,9 +188,13 @@ WRONG = {
         "what many steps cost": EXCESS.format("low", "0.5 * beyond.log1p().sum(1)"),
         "sign": EXCESS.format("low", "0.5 * (beyond.log1p() - beyond).sum(1)"),
         "axis": EXCESS.format("low", "0.5 * (beyond - beyond.log1p()).sum(0)"),
+        "mean over eigenvalues": EXCESS.format("low", "0.5 * (beyond - beyond.log1p()).mean(1)"),
         "summed over steps": EXCESS.format("low", "0.5 * (beyond - beyond.log1p()).sum()"),
     },
     "heun-check": {
+        "Euler at the end": HEUN.format(
+            "there if early == nus[-1] else y + (early - late) / 2 * (slope + (there - denoiser(there, early)) / early)"
+        ),
         "Euler": HEUN.format("there"),
         "the second slope alone": HEUN.format("y + (early - late) * (there - denoiser(there, early)) / early"),
         "the second slope at the old level": HEUN.format(

@@ -6,10 +6,13 @@ stands; inputs and answers cross as they do on the way into the sandbox and out 
 
 import ast
 import importlib.util
+import itertools
+import json
 import re
+import sys
 from functools import cache
 from pathlib import Path
-from types import ModuleType
+from types import ModuleType, SimpleNamespace
 from typing import Any
 
 import jupytext
@@ -17,8 +20,11 @@ import numpy as np
 import pytest
 import torch
 
+from grading.batch import uids
 from grading.exchange import Refused, dumps, loads
+from grading.grade import Assignment, Verdict, grade_one
 from grading.judge import Failure, Mark, failed, judge
+from grading.release import load
 
 ROOT = Path(__file__).resolve().parents[2]
 NAMES = sorted(path.parent.name for path in (ROOT / "assignments").glob("*/checks.py"))
@@ -160,6 +166,30 @@ def test_each_checked_question_has_two_slips(name):
 
 
 @pytest.mark.parametrize("name", NAMES)
+def test_the_visible_checks_help_and_do_not_suffice(name):
+    """Each stops one of the slips at least, before anything is handed in, and some slips are left to grading."""
+    seen = {
+        question: [stopped(name, question, text) for text in answers.values()]
+        for question, answers in checks(name).WRONG.items()
+    }
+    assert all(any(answers) for answers in seen.values()), seen
+    assert not all(all(answers) for answers in seen.values())
+
+
+def stopped(name: str, question: str, wrong: str) -> bool:
+    """Whether the check that the student sees fails on a wrong answer."""
+    names: dict[str, Any] = {"__name__": "__main__"}
+    for grade_id, text in {**sources(name), question.removesuffix("-check"): wrong}.items():
+        try:
+            exec(compile(text, f"<{grade_id}>", "exec"), names)
+        except Exception:
+            return True
+        if grade_id == question:
+            break
+    return False
+
+
+@pytest.mark.parametrize("name", NAMES)
 def test_metadata_and_points_agree(name):
     from nbgrader.nbgraderformat import SCHEMA_VERSION, MetadataValidator
 
@@ -263,3 +293,61 @@ def nudged(answer: Any, by: float) -> Any:
         return value + "?"
     array = np.asarray(value)
     return ~array if array.dtype.kind == "b" else array + (by or 1e-3) * (np.abs(array).max(initial=0.0) or 1.0)
+
+
+linux = pytest.mark.skipif(sys.platform != "linux", reason="bubblewrap is a Linux program")
+
+
+@cache
+def released() -> dict[str, Assignment]:
+    return load()
+
+
+@cache
+def numbers() -> Any:
+    return itertools.cycle(uids())
+
+
+def handed_in(name: str, filled: dict[str, str]) -> Verdict:
+    """The verdict of the sandbox on the released notebook with some of its cells filled in."""
+    notebook = json.loads(released()[name].release)
+    places = {facts(SimpleNamespace(**cell)).get("grade_id"): cell for cell in notebook["cells"]}
+    for grade_id, text in filled.items():
+        places[grade_id]["source"] = text
+    return grade_one(json.dumps(notebook).encode(), released()[name], next(numbers()))
+
+
+def tasks(name: str) -> list[str]:
+    return [question.name for question in checks(name).QUESTIONS]
+
+
+@linux
+@pytest.mark.parametrize("name", NAMES)
+def test_the_sandbox_says_the_same(name):
+    """One notebook with a right cell, a slip and a cell that was left empty: each question has its own fate."""
+    right, slip, *rest = tasks(name)
+    filled = {question.removesuffix("-check"): sources(name)[question.removesuffix("-check")] for question in rest[1:]}
+    filled[right.removesuffix("-check")] = sources(name)[right.removesuffix("-check")]
+    filled[slip.removesuffix("-check")] = next(iter(checks(name).WRONG[slip].values()))
+    said = handed_in(name, filled)
+    assert said.status == "graded"
+    assert {question for question, mark in said.marks.items() if mark.points} == {right, *rest[1:]}
+    assert all(said.marks[question] == full(name)[question] for question in (right, *rest[1:]))
+    assert all(said.marks[question].reason.endswith("raised NotImplementedError") for question in rest[:1])
+    assert said.marks[slip].points == 0
+
+
+@linux
+@pytest.mark.verify
+@pytest.mark.parametrize("name", NAMES)
+def test_every_slip_in_the_sandbox(name):
+    """The solution has all points, the starter none, and none has a notebook with a slip in each of its questions."""
+    solutions = {question.removesuffix("-check"): question for question in tasks(name)}
+    said = handed_in(name, {cell: sources(name)[cell] for cell in solutions})
+    assert (said.status, said.score, said.remarks) == ("graded", said.maximum, ())
+    said = handed_in(name, {})
+    assert (said.status, said.score) == ("graded", 0)
+    wrong = {cell: list(checks(name).WRONG[question].values()) for cell, question in solutions.items()}
+    for number in range(max(map(len, wrong.values()))):
+        said = handed_in(name, {cell: slips[number % len(slips)] for cell, slips in wrong.items()})
+        assert (said.status, said.score) == ("graded", 0), number
