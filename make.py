@@ -399,15 +399,24 @@ def solutions(options: argparse.Namespace) -> None:
 
 
 def grade(options: argparse.Namespace) -> None:
-    """Into grades/, which `clean` leaves alone: the gradebook there holds what the teacher has marked."""
-    if not options.submissions:
-        raise Stop("say where the submissions lie: make grade SUBMISSIONS=folder (make.py: --submissions folder)", 2)
-    submissions = Path(options.submissions).resolve()
+    """Into grades/, which `clean` leaves alone: the gradebook there holds what the teacher has marked.
+
+    Without submissions the example class is made, graded and compared with what it must get.
+    """
+    if options.out and not options.submissions:
+        raise Stop("--out is for a class of your own; say where it lies: make grade SUBMISSIONS=folder", 2)
     env = setup(options)
-    say("Grading; what is cut short goes on where it stopped.")
     more = ["--workers", str(options.workers)] if options.workers else []
-    command = env.module("grading", "grade", options.out or ROOT / "grades", "--submissions", submissions, *more)
-    run(command, "the class was not graded to its end")
+    if options.submissions:
+        say("Grading; what is cut short goes on where it stopped.")
+        submissions = Path(options.submissions).resolve()
+        command = env.module("grading", "grade", options.out or ROOT / "grades", "--submissions", submissions, *more)
+        run(command, "the class was not graded to its end")
+    else:
+        say("Grading the example class (your own: make grade SUBMISSIONS=folder).")
+        program = ROOT / "tests" / "grading" / "example.py"
+        command = [env.python, program, BUILD / "example-class", BUILD / "example-grades", *more]
+        run(command, "the example class was not graded, or not as it must be", PYTHONPATH=str(ROOT))
 
 
 # ---------------------------------------------------------------------------------------------------- checks
@@ -509,15 +518,17 @@ def together(
 def test(options: argparse.Namespace) -> None:
     env = setup(options)
     remove(REPORTS)
-    others = ("tests", "--ignore=tests/equations", "--ignore=tests/book")
+    teaching = ("tests/grading", "tests/assignments")
+    others = ("tests", *(f"--ignore={folder}" for folder in ("tests/equations", "tests/book", *teaching)))
     parts: dict[str, tuple[Callable[[], object], tuple[str, ...]]] = {
         "equations": (functools.partial(equations, env), ()),
         "lint": (functools.partial(lint_with, env), ()),
         "book": (functools.partial(site, env), ("equations",)),
         "package": (functools.partial(pytest, env, "package", *others), ()),
+        "grading": (functools.partial(pytest, env, "grading", *teaching), ()),
+        "notebooks": (functools.partial(rerun, env), ("book",)),
         "site": (functools.partial(pytest, env, "site", "tests/book", "-k", "not 390"), ("book",)),
         "phone": (functools.partial(pytest, env, "phone", "tests/book", "-k", "390"), ("book",)),  # 390 px wide
-        "notebooks": (functools.partial(rerun, env), ("book",)),
     }
     results, times = together(parts, min(2, os.cpu_count() or 1))
 
@@ -527,7 +538,7 @@ def test(options: argparse.Namespace) -> None:
     if (SITE / "index.html").is_file():
         say(f"The book lies in {SITE / 'index.html'}")
     say(f"The reports lie in {REPORTS}")
-    total = counts(["equations", "package", "notebooks", "site", "phone"])
+    total = counts(["equations", "package", "grading", "notebooks", "site", "phone"])
     say(", ".join(f"{number} {what}" for what, number in total.items()))
     failed = [name for name, result in results.items() if result != "passed"]
     if failed:
@@ -606,7 +617,7 @@ TARGETS = {
     "test": (test, "lint, the package's tests, the book, its notebooks once more, the site in a browser"),
     "serve": (serve, "show the built site on this machine"),
     "lint": (lint, "ruff, pyright, import-linter"),
-    "notebooks": (notebooks, "all chapters as .ipynb in build/notebooks"),
+    "notebooks": (notebooks, "all chapters and the released assignments as .ipynb in build/notebooks"),
     "publish": (publish, "push the notebooks to the branch notebooks of origin"),
     "release": (release, "the assignments for students, and all in one zip, in build/release"),
     "grade": (grade, "grade the notebooks in SUBMISSIONS (a folder for each student) into grades"),

@@ -13,20 +13,21 @@ import os
 import shutil
 import sqlite3
 import tempfile
-import zipfile
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator
 from contextlib import closing, contextmanager
 from pathlib import Path
 from types import ModuleType
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from grading.grade import Assignment
+from grading.handouts import START, handouts
+
+if TYPE_CHECKING:
+    from grading.grade import Assignment
 
 __all__ = ["ASSIGNMENTS", "generate", "load", "names", "release", "solutions"]
 
 ROOT = Path(__file__).resolve().parent.parent
 ASSIGNMENTS = ROOT / "assignments"
-PAGE = Path(__file__).with_name("start-here.md")
 MARKS = ("BEGIN SOLUTION", "END SOLUTION", "HIDDEN TESTS", "MARK SCHEME")
 INSTALL = """try:
     import lecturecode
@@ -144,26 +145,26 @@ def checks(name: str, folder: Path = ASSIGNMENTS) -> ModuleType:
 
 def load(folder: Path = ASSIGNMENTS, gradebook: Path | None = None) -> dict[str, Assignment]:
     """Every assignment as grading needs it; with a gradebook, its cells are entered there."""
+    from grading.grade import Assignment  # and with it the sandbox, which the book is built without
+
     released = generate(folder, gradebook=gradebook)
     return {name: Assignment(name, data, checks(name, folder).QUESTIONS) for name, data in released.items()}
 
 
 def release(out: Path, wheel: Path, address: str = "", folder: Path = ASSIGNMENTS) -> list[Path]:
-    """Writes <name>/<name>.ipynb, the start page, the environment, the wheel, and assignments.zip with all of them."""
-    released = generate(folder, address)
-    files = {f"{name}/{name}.ipynb": data for name, data in released.items()}
-    files["start-here.md"] = page(released, wheel.name).encode()
-    files["environment.yml"] = environment().encode()
-    files[wheel.name] = wheel.read_bytes()
+    """Writes what students get (`grading.handouts`) into `out`, in place of an earlier release; returns the files.
+
+    Raises: ValueError where `out` holds anything else.
+    """
+    if out.exists() and any(out.iterdir()) and not (out / START).is_file():
+        raise ValueError(f"{out} holds other files, which a release would delete: name a new folder")
+    files = handouts(generate(folder, address), wheel)
     if out.exists():
         shutil.rmtree(out)
     for name, data in files.items():
         (out / name).parent.mkdir(parents=True, exist_ok=True)
         (out / name).write_bytes(data)
-    with zipfile.ZipFile(out / "assignments.zip", "w", zipfile.ZIP_DEFLATED) as archive:
-        for name in sorted(files):  # with a fixed date, so that the same notebooks are the same archive
-            archive.writestr(zipfile.ZipInfo(f"assignments/{name}"), files[name], zipfile.ZIP_DEFLATED)
-    return [out / name for name in sorted([*files, "assignments.zip"])]
+    return [out / name for name in sorted(files)]
 
 
 def solutions(out: Path, folder: Path = ASSIGNMENTS) -> list[Path]:
@@ -181,15 +182,3 @@ def solutions(out: Path, folder: Path = ASSIGNMENTS) -> list[Path]:
             made.append(out / f"{name}.ipynb")
             made[-1].write_bytes(data)
     return made
-
-
-def page(released: Iterable[str], wheel: str) -> str:
-    lines = "\n".join(f"- [{name}]({name}/{name}.ipynb)" for name in sorted(released))
-    return PAGE.read_text(encoding="utf-8").replace("{assignments}", lines).replace("{wheel}", wheel)
-
-
-def environment() -> str:
-    """The package's part of the repository's environment.yml, and JupyterLab."""
-    lines = (ROOT / "environment.yml").read_text(encoding="utf-8").split("  # the book\n")[0].splitlines()
-    kept = [line for line in lines if not line.startswith("#")]
-    return "\n".join([*kept, "  - ipykernel >=6.29,<8", "  - jupyterlab >=4.2,<5", ""])

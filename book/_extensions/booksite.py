@@ -11,6 +11,7 @@ import shutil
 from pathlib import Path
 from typing import ClassVar
 
+import coursework
 import docstrings
 import equations
 import figures
@@ -123,6 +124,7 @@ def page_context(app, pagename, templatename, context, doctree) -> None:
     figures.inline(app, pagename, soup)
     equations.link_comments(app, pagename, soup)
     mend_body(soup)
+    coursework.mend(soup)
     equations.mark(app, pagename, soup, context["pathto"])
     context["body"] = str(soup)
     context["book_has_math"] = bool(soup.select_one(".katex"))
@@ -157,6 +159,7 @@ def finish(app, error) -> None:
     mathematics.copy_assets(modules, static / "katex")
     figures.drop_copies(app)
     notebooks.publish(app)
+    coursework.write(Path(app.outdir), Path(app.srcdir))
     (Path(app.outdir) / ".nojekyll").touch()
     if app.config.root_doc != "index":
         root = f"{app.config.root_doc}.html"
@@ -174,6 +177,6 @@ def setup(app):
     app.connect("config-inited", settle_config)
     app.connect("html-page-context", page_context, priority=900)
     app.connect("build-finished", finish)
-    for part in (mathematics, equations, docstrings):
+    for part in (mathematics, equations, docstrings, coursework):
         part.setup(app)
     return {"version": "1", "parallel_read_safe": True, "parallel_write_safe": False}

@@ -61,6 +61,12 @@ def wheel(book: Path) -> Path | None:
     return found[-1] if found else None
 
 
+def published(book: Path, package: Path) -> str:
+    """The address of the wheel on the published site, or nothing."""
+    owner, _, name = repository(book).partition("/")
+    return f"https://{owner.lower()}.github.io/{name}/wheel/{package.name}" if name else ""
+
+
 def install_cell(book: Path) -> str:
     """Does nothing where the package is there; else installs the wheel the site carries, or says how."""
     home, package = repository(book), wheel(book)
@@ -70,9 +76,7 @@ def install_cell(book: Path) -> str:
         raise ValueError(
             f"book_repository is {home!r}, but build/wheel holds no wheel for its notebooks to install; run `make book`"
         )
-    owner, _, name = home.partition("/")
-    address = f"https://{owner.lower()}.github.io/{name}/wheel/{package.name}"
-    return INSTALL.format(action=f"%pip install --quiet {address}")
+    return INSTALL.format(action=f"%pip install --quiet {published(book, package)}")
 
 
 def convert(book: Path, document: str, library: Library) -> nbformat.NotebookNode:
@@ -113,13 +117,19 @@ def caption_of(cell, library: Library) -> str:
 
 
 def main(outdir: str | Path, book: Path = BOOK) -> list[Path]:
-    """Writes all chapters that have code cells to outdir, in the folders of the book; returns the files."""
+    """Writes all chapters that have code cells to outdir, in the folders of the book, and the released assignments."""
+    from coursework import write  # which itself needs this module
+
+    return [*write_chapters(Path(outdir), book), *write(Path(outdir), book, (".ipynb",))]
+
+
+def write_chapters(outdir: Path, book: Path) -> list[Path]:
     entries = chapters(book)
     library = Library.read(book, entries)
     written = []
     for document, _ in entries:
         if is_notebook(book / f"{document}.md"):
-            target = Path(outdir) / f"{document}.ipynb"
+            target = outdir / f"{document}.ipynb"
             target.parent.mkdir(parents=True, exist_ok=True)
             nbformat.write(convert(book, document, library), target)
             written.append(target)
@@ -153,7 +163,7 @@ def links(app, pagename: str, pathto) -> list[dict]:
 def publish(app) -> None:
     """Notebooks, sources and the wheel, into the built site."""
     book, out = Path(app.srcdir), Path(app.outdir)
-    main(out / "notebooks", book)
+    write_chapters(out / "notebooks", book)
     for document in sorted(app.env.found_docs):
         source = book / f"{document}.md"
         if source.is_file():

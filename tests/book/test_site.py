@@ -8,8 +8,8 @@ import pytest
 
 ROOT = Path(__file__).resolve().parents[2]
 AXE = ROOT / "node_modules" / "axe-core" / "axe.min.js"
-# Everything that axe knows, or the contrast of colours alone. Of formulas and of words of code that look alike, and stand
-# on the same ground, the fourth and later ones are hidden meanwhile: there are ten thousand on some pages.
+# Everything that axe knows, or the contrast of colours alone. Of formulas and words of code that look alike and stand
+# on the same ground, all but three are hidden meanwhile: there are ten thousand on some pages.
 AUDIT = """async (only) => {
   const ground = part => {
     for (let box = part; box; box = box.parentElement) {
@@ -75,7 +75,7 @@ def test_page_is_quiet_still_and_accessible(visit, page, width):
 
 
 def test_a_pale_word_among_its_like_is_found(visit, chapter):
-    """The last of many names in code, all of one look, is made pale. (In formulas axe looks at words, not at letters.)"""
+    """The last of many names in code, all of one look, is made pale. (In formulas axe passes over single letters.)"""
     tab = visit(chapter, bypass_csp=True)
     tab.evaluate("document.querySelectorAll('details').forEach(box => { box.open = true; })")
     tab.add_script_tag(path=str(AXE))

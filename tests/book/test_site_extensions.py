@@ -7,8 +7,10 @@ import shutil
 import subprocess
 import sys
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
+import coursework
 import docstrings
 import figures
 import nbformat
@@ -17,6 +19,7 @@ import plainmarkdown
 import pytest
 from bs4 import BeautifulSoup
 from docutils.core import publish_string
+from sphinx.errors import ExtensionError
 
 ROOT = Path(__file__).resolve().parents[2]
 HEAD = """---
@@ -146,7 +149,120 @@ def test_repository_gives_colab_links_and_a_cell_that_installs(small):
     assert (site / "wheel" / "lecturecode-0.1.0-py3-none-any.whl").read_bytes() == b"a wheel"
 
 
+WHY = {"grade": True, "grade_id": "why", "locked": False, "points": 3, "schema_version": 3}
+TASK = (
+    HEAD
+    + """# Adding: one and one
+
+What is the sum of $a$ and $b$? Ask *Sums*. Then add.
+
+**Builds on** “All” on the page *Sums*, and on “None” on the page *Lost*.
+
+```{code-cell} ipython3
+---
+nbgrader: {grade: false, grade_id: add, locked: false, schema_version: 3, solution: true, task: false}
+---
+def add(a, b):
+    ### BEGIN SOLUTION
+    return a + b
+    ### END SOLUTION
+```
+
+```{code-cell} ipython3
+---
+nbgrader: {grade: true, grade_id: add-check, locked: true, points: 2.5, schema_version: 3, solution: false, task: false}
+---
+assert add(1, 1) == 2
+```
+
++++ {"nbgrader": WHY}
+
+### BEGIN SOLUTION
+Rubric: 3 points.
+### END SOLUTION
+"""
+).replace("WHY", json.dumps({**WHY, "solution": True, "task": False}))
+
+
+def hand_out(root: Path) -> None:
+    """Two assignments and a wheel in a small repository; the one that builds on no page comes last."""
+    (root / "build" / "wheel").mkdir()
+    (root / "build" / "wheel" / "lecturecode-0.1.0-py3-none-any.whl").write_bytes(b"a wheel")
+    for name, text in {
+        "adding": TASK,
+        "a-lone-one": TASK.replace("*Sums*,", "*Nowhere*,").replace("one and", "two and"),
+    }.items():
+        (root / "assignments" / name).mkdir(parents=True)
+        (root / "assignments" / name / f"{name}.md").write_text(text, encoding="utf-8")
+
+
+def test_assignments_are_listed_and_handed_out(small):
+    """In the order of the pages that they need, with points, files that are saved, Colab, and no solution."""
+    hand_out(small.root)
+    listing = "```{assignments}\n```\n\nTake {handout}`all of them <assignments.zip>`, {handout}`wheel`, "
+    listing += "{handout}`adding.ipynb`.\n"
+    status, output, site = small("# Sums\n\n" + listing, LECTURECODE_REPOSITORY="Owner/name")
+    assert status == 0, output
+    soup = read_html((site / "chapter.html").read_text(encoding="utf-8"))
+    first, second = soup.select("table.assignments tbody tr")
+    said = [" ".join(cell.get_text(" ").split()) for cell in first.select("td")]
+    assert said[1:] == ["Sums", "2.5 checked 3 written"]
+    assert said[0].endswith("? adding.ipynb · Open in Colab")
+    assert first.select_one("strong").get_text() == "Adding: one and one"
+    assert first.select("td")[0].select("p")[1].select_one(".katex")
+    assert "Ask" not in first.get_text()
+    assert second.select_one("strong").get_text() == "Adding: two and one"
+    assert second.select("td")[1].get_text(strip=True) == ""
+    colab = first.select_one("a.colab")
+    assert colab["href"].endswith("/github/Owner/name/blob/notebooks/assignments/adding/adding.ipynb")
+    assert colab["aria-label"] == "Open in Colab: Adding: one and one"
+    links = {link.get_text(): link for link in soup.select("a.handout")}
+    assert {text: link["href"] for text, link in links.items()} == {
+        "adding.ipynb": "assignments/adding/adding.ipynb",
+        "a-lone-one.ipynb": "assignments/a-lone-one/a-lone-one.ipynb",
+        "all of them": "assignments/assignments.zip",
+        "lecturecode-0.1.0-py3-none-any.whl": "assignments/lecturecode-0.1.0-py3-none-any.whl",
+    }
+    assert all(link.has_attr("download") and (site / link["href"]).is_file() for link in links.values())
+    cells = nbformat.read(site / links["adding.ipynb"]["href"], as_version=4).cells
+    assert "https://owner.github.io/name/wheel/lecturecode-0.1.0-py3-none-any.whl" in cells[0].source
+    assert "YOUR CODE HERE" in cells[2].source
+    for path in site.rglob("*"):
+        if path.is_file():
+            assert b"return a + b" not in path.read_bytes()
+            assert b"3 points" not in path.read_bytes()
+
+
+def test_assignments_go_with_the_notebooks_of_the_book(tmp_path, monkeypatch):
+    """`make notebooks`, for Colab; without what such a notebook needs, one line says what."""
+    monkeypatch.delenv("LECTURECODE_REPOSITORY", raising=False)
+    (tmp_path / "build").mkdir()
+    hand_out(tmp_path)
+    book = tmp_path / "book"
+    book.mkdir()
+    (book / "_config.yml").write_text("sphinx: {config: {book_repository: ''}}\n", encoding="utf-8")
+    (book / "_toc.yml").write_text("format: jb-book\nroot: intro\n", encoding="utf-8")
+    (book / "intro.md").write_text("# Welcome\n", encoding="utf-8")
+    made = notebooks.main(tmp_path / "out", book)
+    assert {path.relative_to(tmp_path / "out").as_posix() for path in made} == {
+        "assignments/adding/adding.ipynb",
+        "assignments/a-lone-one/a-lone-one.ipynb",
+    }
+    coursework.handed_out.cache_clear()
+    with monkeypatch.context() as without:
+        without.setattr(coursework.importlib.util, "find_spec", lambda name: None)
+        with pytest.raises(ValueError, match=r"nbgrader, .* is missing: pip install"):
+            notebooks.main(tmp_path / "out", book)
+    shutil.rmtree(tmp_path / "build" / "wheel")
+    with pytest.raises(ExtensionError, match="no wheel to hand out with the assignments; run `make book`"):
+        coursework.prepare(SimpleNamespace(srcdir=book))
+    shutil.rmtree(tmp_path / "assignments")
+    assert notebooks.main(tmp_path / "out", book) == []
+
+
 REPORTED = {
+    "a list of assignments where there are none": ("```{assignments}\n```\n", "there is no assignment to list"),
+    "a file that students do not get": ("{handout}`this <gone.zip>`\n", "students get no file 'gone.zip'"),
     "mathematics that KaTeX cannot read": ("Take $\\frac{1}$.\n", "KaTeX parse error: "),
     "equation without a label": ("```{math}\n1+1=2.\n```\n", "this display equation has no label"),
     "equation without a test": ("```{math}\n:label: other\n1+1=2.\n```\n", "equation 'other' has no test"),

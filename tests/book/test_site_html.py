@@ -202,7 +202,21 @@ def test_notebooks_number_equations_as_the_site_does(site):
 
 def test_nothing_is_published_by_accident(site):
     """No folder of sources, no cache, no path of the machine that built it, no file of an unexpected kind."""
-    allowed = {".html", ".js", ".css", ".woff2", ".svg", ".png", ".txt", ".ipynb", ".md", ".whl", ".inv"}
+    allowed = {
+        ".html",
+        ".js",
+        ".css",
+        ".woff2",
+        ".svg",
+        ".png",
+        ".txt",
+        ".ipynb",
+        ".md",
+        ".whl",
+        ".inv",
+        ".zip",
+        ".yml",
+    }
     root = str(ROOT)
     for path in site.rglob("*"):
         if path.is_dir() or path.name in (".nojekyll", ".buildinfo"):

@@ -111,7 +111,7 @@ def test_conda_users_get_the_same_ranges():
     both = {names.get(name, name): SpecifierSet(version) for name, version in conda.items()}
     assert not set(both) & set(pip)
     both |= {name: SpecifierSet(version) for name, version in pip.items()}
-    assert both == requirements("book", "test")
+    assert both == requirements("book", "test", "assignments")
 
 
 OURS = {"lecturecode", "make"} | {file.stem for file in (ROOT / "book" / "_extensions").glob("*.py")}

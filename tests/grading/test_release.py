@@ -18,8 +18,10 @@ import nbformat
 import pytest
 import yaml
 from course import CHECKS, NOTEBOOK, assignments
+from leaks import gather, leaks
 
-from grading import release as module
+from grading import handouts as module
+from grading.handouts import handouts
 from grading.release import ASSIGNMENTS, generate, load, names, release, solutions
 
 BLOCK = re.compile(r"### BEGIN (?:SOLUTION|HIDDEN TESTS)\n(.*?)### END (?:SOLUTION|HIDDEN TESTS)", re.DOTALL)
@@ -49,6 +51,26 @@ def test_nothing_released_holds_a_solution_or_a_hidden_check(name):
     common = {line for line in told if line.startswith(("import ", "from "))}
     assert not (lines & told) - common
     assert not re.search(r"SOLUTION|HIDDEN|Rubric|QUESTIONS|WRONG", "\n".join(sources))
+
+
+def test_nothing_that_students_get_tells_a_secret(wheel):
+    """Nor does the archive. tests/book/test_leaks.py plants secrets in every form, to show that they would be found."""
+    files = handouts(released(), wheel)
+    secrets = gather(ASSIGNMENTS)
+    assert leaks(files.items(), secrets) == {}
+    name = names()[0]
+    told = leaks({**files, "more.md": (ASSIGNMENTS / name / f"{name}.md").read_bytes()}.items(), secrets)
+    assert {*told} == {"more.md"}
+
+
+def test_hidden_checks_and_model_answers_count_as_secrets(folder):
+    secrets = gather(folder)
+    assert {*secrets.lines.values()} >= {
+        f"small, {part}" for part in ("normalise", "normalise-check", "why", "checks.py")
+    }
+    hidden = b"assert np.allclose(normalise(np.ones((5, 2))), 0.5)"
+    assert leaks([("a.py", hidden)], secrets).keys() == {"a.py"}
+    assert leaks([("a.py", b"assert np.allclose(normalise(np.ones(4)), 0.25)")], secrets) == {}
 
 
 @pytest.mark.parametrize("name", names())
@@ -92,7 +114,7 @@ def wheel(tmp_path: Path) -> Path:
 
 def test_the_zip_holds_all_that_a_student_needs_and_nothing_else(folder, tmp_path, wheel):
     out = tmp_path / "release"
-    out.mkdir()
+    release(out, wheel, folder=folder)
     (out / "old.ipynb").write_text("of an earlier release")
     made = release(out, wheel, folder=folder)
     files = {"small/small.ipynb", "start-here.md", "environment.yml", WHEEL}
@@ -103,8 +125,9 @@ def test_the_zip_holds_all_that_a_student_needs_and_nothing_else(folder, tmp_pat
     with zipfile.ZipFile(out / "assignments.zip") as archive:
         assert {*archive.namelist()} == {f"assignments/{name}" for name in files}
         assert all(archive.read(f"assignments/{name}") == (out / name).read_bytes() for name in files)
+        assert {entry.external_attr >> 16 for entry in archive.infolist()} == {0o644}
     page = (out / "start-here.md").read_text("utf-8")
-    assert "(small/small.ipynb)" in page
+    assert "\n- [Small](small/small.ipynb)\n" in page
     assert WHEEL in page
     assert "{" not in page
     environment = yaml.safe_load((out / "environment.yml").read_text("utf-8"))
@@ -112,6 +135,15 @@ def test_the_zip_holds_all_that_a_student_needs_and_nothing_else(folder, tmp_pat
     again = (out / "assignments.zip").read_bytes()
     release(out, wheel, folder=folder)
     assert (out / "assignments.zip").read_bytes() == again
+
+
+def test_a_release_deletes_nothing_but_a_release(folder, tmp_path, wheel):
+    own = tmp_path / "home"
+    own.mkdir()
+    (own / "thesis.tex").write_text("years of work")
+    with pytest.raises(ValueError, match="home holds other files"):
+        release(own, wheel, folder=folder)
+    assert (own / "thesis.tex").read_text() == "years of work"
 
 
 def run_first_cell(folder: Path, address: str, work: Path) -> list[str]:
