@@ -620,7 +620,7 @@ TARGETS = {
     "notebooks": (notebooks, "all chapters and the released assignments as .ipynb in build/notebooks"),
     "publish": (publish, "push the notebooks to the branch notebooks of origin"),
     "release": (release, "the assignments for students, and all in one zip, in build/release"),
-    "grade": (grade, "grade the notebooks in SUBMISSIONS (a folder for each student) into grades"),
+    "grade": (grade, "grade SUBMISSIONS (a folder for each student) into grades; without it, an example class"),
     "solutions": (solutions, "the assignments with their solutions, for teachers, in build/solutions"),
     "verify": (verify, "test, then the long checks and Lighthouse: before a release"),
     "clean": (clean, "remove what was built"),

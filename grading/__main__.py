@@ -3,18 +3,21 @@
 from __future__ import annotations
 
 import argparse
+import shutil
 import sys
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 
-from grading.batch import Result, grade_class, shown, write
-from grading.gradebook import autograded, record
-from grading.handed import strangers
-from grading.held import Unavailable
+from grading.batch import Result, alone, grade_class, shown, write
+from grading.grade import Assignment
+from grading.gradebook import Entry, autograded, record
+from grading.handed import apart, strangers
+from grading.held import MISSING, Unavailable
+from grading.hub import listed, receipts, reworded
 from grading.limits import DEFAULT, Limits
 from grading.release import ASSIGNMENTS, load, release, solutions
-from grading.reports import feedback, scores
+from grading.reports import feedback, row, scores
 
 __all__ = ["grade", "main"]
 
@@ -25,26 +28,43 @@ def grade(
     """Grades a class into `out`, which is then a course folder of nbgrader's with scores.csv beside.
 
     students/<student>/ has a verdict and a page for each assignment; gradebook.db and autograded/ are nbgrader's.
+
+    Raises: Unavailable where this machine cannot hold submissions; ValueError where there are none, or where another
+    run is at work in `out`.
     """
+    if sys.platform != "linux" or shutil.which("bwrap") is None:
+        raise Unavailable(MISSING)
+    apart(submissions, out)
+    with alone(out):
+        return graded(submissions, out, load(folder, out / "gradebook.db"), limits, workers)
+
+
+def graded(
+    submissions: Path, out: Path, assignments: dict[str, Assignment], limits: Limits, workers: int | None
+) -> list[Result]:
     from tqdm import tqdm
 
-    out.mkdir(mode=0o700, parents=True, exist_ok=True)
-    assignments = load(folder, out / "gradebook.db")
     results: list[Result] = []
+    rows: list[list[str]] = []
 
-    def one_by_one() -> Iterator[Result]:
+    def one_by_one() -> Iterator[Entry]:
         coming = grade_class(submissions, assignments, out / "students", limits, workers)
         for result in tqdm(coming, unit="submission", disable=None):
-            if result.verdict is not None:
-                name, assignment = result.assignment, assignments[result.assignment]
-                write(out / "students" / result.student / f"{name}.html", feedback(result, assignment))
-                marking = out / "autograded" / shown(result.student) / name / f"{name}.ipynb"
-                write(marking, autograded(result, assignment))
+            rows.append(row(result, assignments))
             results.append(replace(result, cells=()))  # the sources of a whole class are many
-            yield result
+            if result.verdict is None:
+                yield Entry(result)
+                continue
+            name, assignment = result.assignment, assignments[result.assignment]
+            write(out / "students" / result.student / f"{name}.html", feedback(result, assignment))
+            marking = out / "autograded" / shown(result.student) / name / f"{name}.ipynb"
+            notebook = autograded(result, assignment)
+            yield Entry(result, receipts(submissions, out, result), reworded(marking, notebook))
+            write(marking, notebook)  # when the gradebook knows of it
 
+    listed(out, list(assignments))
     record(out / "gradebook.db", one_by_one(), assignments)
-    write(out / "scores.csv", scores(results, assignments))
+    write(out / "scores.csv", scores(rows, assignments))
     return results
 
 

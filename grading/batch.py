@@ -11,20 +11,21 @@ import itertools
 import json
 import os
 import tempfile
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from functools import cache
 from pathlib import Path
 
 from grading.exchange import MOST, dumps
 from grading.grade import Assignment, Verdict, grade_one, verdict
-from grading.handed import Handed, fetch, find
+from grading.handed import Handed, apart, fetch, find
 from grading.judge import Mark
 from grading.limits import DEFAULT, Limits
 from grading.notebooks import Cell, NotANotebook, read
 
-__all__ = ["Result", "grade_class", "shown", "uids", "write"]
+__all__ = ["Result", "alone", "grade_class", "shown", "uids", "write"]
 
 FIRST, COUNT = 2_100_000_000, 40_000  # above what systems and directories of users give out
 ROOT = Path(__file__).resolve().parent.parent
@@ -51,11 +52,12 @@ def grade_class(
 ) -> Iterator[Result]:
     """One result for each student and assignment, in the order of `find`, as they come; kept under out/<student>/.
 
-    Raises: Unavailable where this machine cannot hold submissions; ValueError where `out` lies among them.
+    Raises: Unavailable where this machine cannot hold submissions; ValueError where there are none or `out` lies there.
     """
-    if out.resolve().is_relative_to(submissions.resolve()):
-        raise ValueError(f"the results may not lie in {submissions}, where the submissions are")
+    apart(submissions, out)
     found = find(submissions, assignments)
+    for name, raw in alike(handed.student for handed in found).items():
+        raise ValueError(f"{len(raw)} folders of students are all shown as {name!r}; rename them")
     os.makedirs(out, mode=0o700, exist_ok=True)
     fresh = itertools.cycle(numbers or uids())
     facts = {name: identity(assignment, limits) for name, assignment in assignments.items()}
@@ -111,6 +113,26 @@ def recall(path: Path, notebook: str, asked: str) -> Verdict | None:
         return None
 
 
+@contextmanager
+def alone(folder: Path) -> Iterator[None]:
+    """Makes the folder and keeps every other batch out of it. The system frees it when this process ends, however.
+
+    Raises: ValueError where another is at work there.
+    """
+    import fcntl  # not there on Windows, where nothing is graded
+
+    os.makedirs(folder, mode=0o700, exist_ok=True)
+    descriptor = os.open(folder / ".lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW, 0o600)
+    try:
+        try:
+            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            raise ValueError(f"another run is grading into {folder}; wait until it has ended, or end it") from None
+        yield
+    finally:
+        os.close(descriptor)
+
+
 def write(path: Path, data: bytes) -> None:
     """All of it or nothing, also where the power fails; for the teacher's eyes."""
     os.makedirs(path.parent, mode=0o700, exist_ok=True)
@@ -164,6 +186,14 @@ def uids(table: Path = Path("/proc/self/uid_map")) -> Sequence[int]:
     free = [number for number in numbers if number not in taken]
     start = 101 * os.getpid() % len(free)  # two batches at once should not share them
     return free[start:] + free[:start]
+
+
+def alike(names: Iterable[str]) -> dict[str, set[str]]:
+    """Names that a table or a gradebook could not tell apart."""
+    found: dict[str, set[str]] = {}
+    for name in names:
+        found.setdefault(shown(name), set()).add(name)
+    return {name: raw for name, raw in found.items() if len(raw) > 1}
 
 
 def shown(name: str) -> str:

@@ -112,6 +112,8 @@ def array_of(dtype: Any, shape: Any, text: Any) -> np.ndarray:
         raise Refused("an array of another dtype")
     if not isinstance(shape, list) or len(shape) > 16 or not all(type(n) is int and 0 <= n <= MOST for n in shape):
         raise Refused("an array without a shape")
+    if 0 in shape and math.prod(n or 1 for n in shape) > MOST:  # takes no bytes, and numpy may still call it too large
+        raise Refused("an array of too many empty parts")
     if not isinstance(text, str):
         raise Refused("an array without bytes")
     try:

@@ -5,21 +5,27 @@ from __future__ import annotations
 import os
 import sys
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
 from grading.exchange import Refused, dumps, loads
 from grading.judge import Failure, Mark, Question, failed, judge
-from grading.limits import DEFAULT, Limits
+from grading.limits import DEFAULT, MIB, Limits
 from grading.notebooks import NotANotebook, read, skeleton
-from grading.runner import TASK
+from grading.runner import HELLO, TASK
 from grading.sandbox import Outcome, Unavailable, run
 
 __all__ = ["Assignment", "Verdict", "grade_one"]
 
 HERE = Path(__file__).resolve().parent
-COMMAND = (sys.executable, "-P", "-s", "-m", "grading.runner")
+COMMAND = (os.path.abspath(sys.executable), "-P", "-s", "-m", "grading.runner")
+TRIAL = """
+import lecturecode.boltzmann, lecturecode.diffusion, lecturecode.markov, lecturecode.vae
+facts = dict(line.split(":") for line in open("/proc/self/status"))
+print(facts["VmPeak"].split()[0], facts["VmHWM"].split()[0])
+"""
+RESERVED: list[int] = []  # what the trial found, once a process
 OVER = {
     "timed out": "took too long",
     "crashed": "its process was ended",
@@ -74,11 +80,11 @@ def grade_one(
     except NotANotebook as error:
         return verdict("refused", assignment, {}, "the notebook was refused", (str(error),), 0.0)
     steps, more = skeleton(read(assignment.release)[0], cells)
-    outcome = run(COMMAND, task(steps, assignment, limits), limits, uid, readable(), watch)
-    answers, facts, hello, readable_all = replies(outcome.stdout, assignment.questions)
-    if not hello:
+    outcome = run(COMMAND, task(steps, assignment, limits), limits, uid, readable(), watch, HELLO, reserved(uid))
+    if not outcome.stdout.startswith(HELLO):
         said = outcome.stderr.decode(errors="replace").strip()[-1000:]
         raise Unavailable(f"the sandbox's Python does not start ({outcome.status}): {said}")
+    answers, facts, readable_all = replies(outcome.stdout.removeprefix(HELLO), assignment.questions)
     status = state(outcome, facts)
     remarks = [*remarks, *more]
     for name, what in (("errors", "cells ended with an error"), ("cut", "steps took too long")):
@@ -113,6 +119,27 @@ def verdict(
     return Verdict(status, score, maximum, marks, remarks, seconds)
 
 
+def reserved(uid: int) -> int:
+    """Addresses beyond the limit on memory: what torch and the package reserve and do not use, but for 512 MiB.
+
+    0 for a torch without CUDA, over 2 GiB for one with it. So it is in addresses that one greedy process comes to its
+    end, by a MemoryError that its next cell survives.
+
+    Raises: Unavailable where they cannot be imported in the sandbox, which would be every student's zero.
+    """
+    if RESERVED:
+        return RESERVED[0]
+    command = (*COMMAND[:3], "-c", TRIAL)
+    outcome = run(command, b"", replace(DEFAULT, seconds=600.0), uid, readable(), addresses=2**40)
+    try:
+        most, used = map(int, outcome.stdout.split())
+    except ValueError:
+        said = outcome.stderr.decode(errors="replace").strip()[-1000:]
+        raise Unavailable(f"lecturecode cannot be imported in the sandbox ({outcome.status}): {said}") from None
+    RESERVED[:] = [max(0, 1024 * (most - used) - 512 * MIB)]
+    return RESERVED[0]
+
+
 def readable() -> dict[str, Path]:
     """What of the repository the sandbox shows: the runner, and the package that notebooks import."""
     shown = {f"/grading/grading/{name}": HERE / name for name in ("__init__.py", "runner.py", "exchange.py")}
@@ -136,11 +163,11 @@ def task(steps: list[tuple[str, list[str]]], assignment: Assignment, limits: Lim
 
 def replies(
     stdout: bytes, questions: tuple[Question, ...]
-) -> tuple[dict[str, dict[int, Any]], dict[str, int] | None, bool, bool]:
-    """By question and case what was answered (-1: why it ended); the runner's facts; began; all was readable."""
+) -> tuple[dict[str, dict[int, Any]], dict[str, int] | None, bool]:
+    """By question and case what was answered (-1: why it ended); the runner's facts; all was readable."""
     counts = {question.name: len(question.cases) for question in questions}
     answers: dict[str, dict[int, Any]] = {name: {} for name in counts}
-    facts, hello, clean = None, False, stdout.endswith(b"\n")
+    facts, clean = None, stdout[-1:] in (b"", b"\n")
     most = 1000 + 2 * sum(counts.values())
     lines = stdout.split(b"\n", most)
     for line in lines[:most]:
@@ -163,5 +190,4 @@ def replies(
         if isinstance(end, dict) and facts is None:
             known = ("errors", "cut", "magics")
             facts = {key: n for key, n in end.items() if key in known and type(n) is int and 0 <= n <= 10_000}
-        hello = hello or said.get("hello") is True
-    return answers, facts, hello, clean and len(lines) <= most
+    return answers, facts, clean and len(lines) <= most

@@ -16,10 +16,7 @@ from pathlib import Path
 
 from grading.notebooks import MOST, NotANotebook
 
-__all__ = ["Handed", "fetch", "find", "strangers"]
-
-FOLDER = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
-FILE = os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
+__all__ = ["Handed", "apart", "fetch", "find", "strangers"]
 
 
 @dataclass(frozen=True)
@@ -29,6 +26,13 @@ class Handed:
     student: str
     assignment: str
     parts: tuple[str, ...]
+
+
+def apart(submissions: Path, out: Path) -> None:
+    """Raises: ValueError where nothing can be handed in, or where results would lie among what was."""
+    students(submissions)
+    if out.resolve().is_relative_to(submissions.resolve()):
+        raise ValueError(f"the results may not lie in {submissions}, where the submissions are")
 
 
 def students(submissions: Path) -> list[str]:
@@ -67,29 +71,30 @@ def strangers(submissions: Path, assignments: Iterable[str]) -> list[str]:
     return sorted(found)
 
 
-def fetch(submissions: Path, handed: Handed) -> bytes:
+def fetch(submissions: Path, handed: Handed, most: int = MOST) -> bytes:
     """The bytes of the file. Raises: NotANotebook where it is no file of its own, or too large."""
+    plain = os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC  # flags that Windows has not
     with ExitStack() as opened:
 
         def step(part: str | Path, flags: int, above: int | None) -> int:
             try:
                 here = os.open(part, flags, dir_fd=above)
             except OSError as error:
-                what = "folder" if flags == FOLDER else "file"
+                what = "folder" if flags & os.O_DIRECTORY else "file"
                 raise NotANotebook(f"there is no plain {what} there (it may be a link): {error.strerror}") from None
             opened.callback(os.close, here)
             return here
 
-        place = step(submissions, FOLDER & ~os.O_NOFOLLOW, None)
+        place = step(submissions, os.O_RDONLY | os.O_CLOEXEC | os.O_DIRECTORY, None)
         for part in handed.parts[:-1]:
-            place = step(part, FOLDER, place)
-        file = step(handed.parts[-1], FILE, place)
+            place = step(part, plain | os.O_DIRECTORY, place)
+        file = step(handed.parts[-1], plain | os.O_NONBLOCK, place)
         facts = os.fstat(file)
         if not stat.S_ISREG(facts.st_mode):
             raise NotANotebook("what was handed in is no plain file")
         if facts.st_nlink != 1:
             raise NotANotebook("the file has a second name elsewhere (a hard link); copy the folder of submissions")
-        if facts.st_size > MOST:
-            raise NotANotebook(f"the file has {facts.st_size} bytes; at most {MOST} are read")
+        if facts.st_size > most:
+            raise NotANotebook(f"the file has {facts.st_size} bytes; at most {most} are read")
         with open(file, "rb", closefd=False) as stream:
-            return stream.read(MOST + 1)  # one more than `read` takes, should it grow meanwhile
+            return stream.read(most + 1)  # one more than `read` takes, should it grow meanwhile

@@ -35,7 +35,7 @@ VARIABLES = {
 }
 
 
-def jail(control: list[str], readable: Mapping[str, Path], limits: Limits, uid: int) -> list[str]:
+def jail(control: list[str], readable: Mapping[str, Path], limits: Limits, uid: int, addresses: int = 0) -> list[str]:
     """bwrap ... setpriv ... prlimit ... --: the command follows. `control` are further options of bwrap's own."""
     root = os.geteuid() == 0
     return [
@@ -51,14 +51,15 @@ def jail(control: list[str], readable: Mapping[str, Path], limits: Limits, uid: 
         *(word for name, value in VARIABLES.items() for word in ("--setenv", name, value)),
         "--",
         *(setpriv(uid) if root else []),
-        *prlimit(limits),
+        *prlimit(limits, addresses),
     ]
 
 
 def python_folders() -> dict[str, Path]:
     """The programs and libraries of this Python and of the system; nothing that lies beside them."""
     found = {name: Path(name) for name in SYSTEM}
-    for prefix in dict.fromkeys((sys.base_prefix, os.path.realpath(sys.base_prefix), sys.prefix)):
+    base, own = map(os.path.abspath, (sys.base_prefix, sys.prefix))
+    for prefix in dict.fromkeys((base, os.path.realpath(base), own)):
         for part in ("bin", "lib", "lib64", "pyvenv.cfg"):
             found[f"{prefix}/{part}"] = Path(prefix) / part
     return {name: path for name, path in found.items() if path.exists()}
@@ -96,21 +97,29 @@ def setpriv(uid: int) -> list[str]:
     ]
 
 
-def prlimit(limits: Limits) -> list[str]:
-    """The kernel's limits of each process, and of the uid's number of processes.
+def prlimit(limits: Limits, addresses: int = 0) -> list[str]:
+    """The kernel's limits of each process, and of the uid's number of processes; never above the grader's own.
 
     The latter is one more than the watch lets live, so that it is the watch that ends a bomb, and says so; for an
-    ordinary user the namespace's first process is that one.
+    ordinary user the namespace's first process is that one. `addresses` are what libraries reserve and do not use.
     """
+    import resource  # not there on Windows, where nothing is graded
+
     values = {
         "nproc": limits.processes + 1,
-        "as": limits.memory,
+        "as": limits.memory + addresses,
         "fsize": limits.file_size,
         "cpu": math.ceil(limits.seconds) + 1,
         "nofile": 256,
-        "core": 0,
         "memlock": 65536,
         "msgqueue": 0,
         "stack": 8 * 2**20,
+        "sigpending": 1024,
+        "rtprio": 0,
+        "nice": 0,
     }
-    return ["/usr/bin/prlimit", *(f"--{name}={value}" for name, value in values.items()), "--"]
+    words = []
+    for name, value in values.items():
+        most = resource.getrlimit(getattr(resource, f"RLIMIT_{name.upper()}"))[1]
+        words.append(f"--{name}={value if most == resource.RLIM_INFINITY else min(value, most)}")
+    return ["/usr/bin/prlimit", *words, "--"]

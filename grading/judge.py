@@ -103,8 +103,7 @@ def compare(answer: Any, reference: Any, tolerance: float) -> str:
             return f"not a dictionary with the keys {', '.join(sorted(reference))}"
         parts = [(f"[{key!r}]", answer[key], reference[key]) for key in sorted(reference)]
     elif isinstance(reference, list):
-        answer = list(answer) if isinstance(answer, np.ndarray) and answer.ndim else answer
-        if not isinstance(answer, list):
+        if not (isinstance(answer, list) or (isinstance(answer, np.ndarray) and answer.ndim)):
             return f"not a list or tuple of {len(reference)}"
         if len(answer) != len(reference):
             return f"{len(reference)} parts are expected"

@@ -26,6 +26,7 @@ __all__ = ["main"]
 
 MAGIC = ("%", "!", "?")
 TASK = 2**30  # bytes of a step: it comes from the trusted side
+HELLO = b"ready\n"  # the task comes only after it
 
 
 class TooLong(BaseException):
@@ -157,7 +158,7 @@ def tensor(array: Any) -> Any:
 def main() -> None:
     answers = os.dup(1)
     os.dup2(2, 1)
-    os.write(answers, dumps({"hello": True}))  # before anything that depends on what was handed in
+    os.write(answers, HELLO)
     first, *lines = sys.stdin.buffer.readlines()
     os.dup2(os.open(os.devnull, os.O_RDONLY), 0)
     run = Run(loads(first)["seconds"], answers)

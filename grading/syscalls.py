@@ -1,8 +1,10 @@
 """A filter of system calls: what no exercise needs, and what would take memory where nobody counts it.
 
-A process's memory shows in /proc, a temporary folder's in statvfs. Memory files, System V memory, message queues and
-shared anonymous mappings show in neither, so they are refused, as are new namespaces (a user namespace would allow a
-temporary folder of its own), tracing others, and the kernel's rarer doors. The program is classic BPF, see seccomp(2).
+A process's memory shows in /proc, a temporary folder's in statvfs. Memory files, System V memory, message queues,
+huge pages and shared anonymous mappings show in neither, so they are refused, as are new namespaces (a user namespace
+would allow a temporary folder of its own), tracing others, and the kernel's rarer doors. Sockets are for processes of
+the same sandbox: of the other families some know no network namespace (vsock reaches the host of a virtual machine).
+The program is classic BPF, see seccomp(2).
 """
 
 from __future__ import annotations
@@ -16,7 +18,8 @@ EPERM, ENOSYS = 1, 38
 ALLOW, ERRNO = 0x7FFF0000, 0x00050000
 LOAD, EQUAL, AT_LEAST, ANY_BIT, AND, RETURN = 0x20, 0x15, 0x35, 0x45, 0x54, 0x06
 NAMESPACES = 0x7E020000  # CLONE_NEWNS, NEWCGROUP, NEWUTS, NEWIPC, NEWUSER, NEWPID, NEWNET
-SHARED_ANONYMOUS = 0x21  # MAP_SHARED | MAP_ANONYMOUS
+SHARED_ANONYMOUS, HUGE_PAGES = 0x21, 0x40000  # MAP_SHARED | MAP_ANONYMOUS, MAP_HUGETLB
+AF_UNIX, RLIMIT_CORE = 1, 4
 
 # name: number on x86_64, on aarch64 (linux/arch/x86/entry/syscalls/syscall_64.tbl, include/uapi/asm-generic/unistd.h)
 REFUSED = {
@@ -52,9 +55,12 @@ REFUSED = {
     "io_uring_setup": (425, 425),
     "io_uring_enter": (426, 426),
     "io_uring_register": (427, 427),
+    "pidfd_getfd": (438, 438),
+    "syslog": (103, 116),  # reads the kernel's messages where dmesg_restrict is off
+    "sched_setaffinity": (203, 122),  # each submission has one core, and leaves the others alone
 }
 MACHINES = {"x86_64": (0, 0xC000003E), "aarch64": (1, 0xC00000B7)}
-CLONE, CLONE3, MMAP = (56, 220), (435, 435), (9, 222)
+CLONE, CLONE3, MMAP, SOCKET, SETRLIMIT, PRLIMIT = (56, 220), (435, 435), (9, 222), (41, 198), (160, 164), (302, 261)
 
 
 def filter_program(machine: str | None = None) -> bytes | None:
@@ -69,9 +75,6 @@ def filter_program(machine: str | None = None) -> bytes | None:
         """Returns the error where the loaded word fits, goes on where it does not."""
         return [(code, 0, 1, value), (RETURN, 0, 0, ERRNO | error)]
 
-    def argument(index: int) -> int:
-        return 16 + 8 * index  # its lower half: both machines are little-endian
-
     lines = [(LOAD, 0, 0, 4), (EQUAL, 1, 0, architecture), (RETURN, 0, 0, ERRNO | ENOSYS), (LOAD, 0, 0, 0)]
     if machine == "x86_64":
         lines += refuse(AT_LEAST, 0x40000000, ENOSYS)  # the x32 numbers
@@ -79,9 +82,16 @@ def filter_program(machine: str | None = None) -> bytes | None:
         lines += refuse(EQUAL, numbers[column], EPERM)
     # clone3 keeps its flags in memory, where a filter cannot read; without it the C library uses clone
     lines += refuse(EQUAL, CLONE3[column], ENOSYS)
-    checked = refuse(ANY_BIT, NAMESPACES, EPERM)
-    lines += [(EQUAL, 0, len(checked) + 2, CLONE[column]), (LOAD, 0, 0, argument(0)), *checked, (RETURN, 0, 0, ALLOW)]
-    checked = [(AND, 0, 0, SHARED_ANONYMOUS), *refuse(EQUAL, SHARED_ANONYMOUS, EPERM)]
-    lines += [(EQUAL, 0, len(checked) + 1, MMAP[column]), (LOAD, 0, 0, argument(3)), *checked]
+    core = refuse(EQUAL, RLIMIT_CORE, EPERM)  # see sandbox.settled
+    for numbers, index, tests in (
+        (CLONE, 0, refuse(ANY_BIT, NAMESPACES, EPERM)),
+        (SOCKET, 0, [(EQUAL, 1, 0, AF_UNIX), (RETURN, 0, 0, ERRNO | EPERM)]),
+        (SETRLIMIT, 0, core),
+        (PRLIMIT, 1, core),
+        (MMAP, 3, refuse(ANY_BIT, HUGE_PAGES, EPERM)),
+        (MMAP, 3, [(AND, 0, 0, SHARED_ANONYMOUS), *refuse(EQUAL, SHARED_ANONYMOUS, EPERM)]),
+    ):
+        argument = (LOAD, 0, 0, 16 + 8 * index)  # its lower half: both machines are little-endian
+        lines += [(EQUAL, 0, len(tests) + 2, numbers[column]), argument, *tests, (LOAD, 0, 0, 0)]
     lines += [(RETURN, 0, 0, ALLOW)]
     return b"".join(struct.pack("<HBBI", *line) for line in lines)

@@ -16,7 +16,7 @@ from grading.grade import OVER
 from grading.judge import Case, Question, compare, failed
 from grading.limits import DEFAULT, MIB
 from grading.release import ASSIGNMENTS
-from grading.reports import NOTHING, SAID, scores
+from grading.reports import EMPTY, NOTHING, SAID, WAITING, scores
 from lecturecode import exercises
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -69,6 +69,8 @@ def test_the_students_page_quotes_the_judge():
         *(failed(name).reason for name in ("ValueError", "NotImplementedError", "NameError")),
         OVER["timed out"],
         "no answer: timed out",
+        EMPTY,
+        WAITING,
     }
     assert {row[0] for row in rows(STUDENTS, "reason")} == given
     assert f"$10^{{{np.log10(Question('q', 'q', (Case({}, 1.0),)).tolerance):.0f}}}$ unless" in STUDENTS

@@ -25,6 +25,7 @@ LOCKED = {
     "normalise-check": "assert np.allclose(normalise(np.ones(4)), 0.25)\n",
     "free-energy-check": "assert abs(free_energy(np.zeros(2), 1.0) + np.log(2)) < 1e-9\n",
 }
+POINTS = {"normalise-check": 1, "free-energy-check": 2}
 ORDER = ("set-up", "normalise", "normalise-check", "free-energy", "free-energy-check")
 
 
@@ -32,7 +33,8 @@ def cell(source: Any, grade_id: str = "", **facts: Any) -> dict[str, Any]:
     metadata: dict[str, Any] = {}
     if grade_id:
         own = grade_id in SOLUTIONS
-        kind = {"solution": own, "locked": not own, "grade": grade_id.endswith("-check")}
+        kind: dict[str, Any] = {"solution": own, "locked": not own, "grade": grade_id in POINTS, "task": False}
+        kind |= {"points": POINTS[grade_id]} if grade_id in POINTS else {}
         metadata = {"nbgrader": {"grade_id": grade_id, "schema_version": 3, **kind}}
     empty = {"cell_type": "code", "metadata": metadata, "source": source, "outputs": [], "execution_count": None}
     return {**empty, **facts}

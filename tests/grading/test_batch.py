@@ -20,22 +20,22 @@ from typing import Any
 import pytest
 from course import answer, assignments, hand_in
 from demo import DEMO, HONEST, RELEASE, SOLUTIONS, cell, cells, notebook
-from inside import MIB, fresh_uid
+from inside import MIB, fresh_uid, sandboxed
 
 from grading import batch
-from grading.__main__ import grade
-from grading.batch import Result, grade_class, recall, shown, uids
+from grading.__main__ import grade, main
+from grading.batch import Result, alone, grade_class, recall, shown, uids
 from grading.grade import Unavailable, Verdict
 from grading.gradebook import fenced
 from grading.handed import fetch, find, strangers
 from grading.judge import Mark
 from grading.limits import Limits
 from grading.notebooks import MOST, Cell, NotANotebook
-from grading.reports import feedback, scores
+from grading.reports import feedback, row, scores
 
-pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="bubblewrap is a Linux program")
+pytestmark = sandboxed
 
-LIMITS = Limits(seconds=20, memory=1024 * MIB, processes=32, output=MIB, files=500, file_size=16 * MIB)
+LIMITS = Limits(seconds=60, memory=1024 * MIB, processes=32, output=MIB, files=500, file_size=16 * MIB)
 WRONG = "def normalise(weights):\n    return weights\n"
 
 
@@ -127,6 +127,7 @@ def test_the_table_is_no_formula(graded):
         "remarks": "",
         "small: normalise-check": "2",
     }
+    assert by_name["bobx"]["to mark"] == "0"  # no word was written
     assert (by_name["hal"]["status"], by_name["hal"]["total"]) == ("not handed in", "")
 
 
@@ -135,8 +136,10 @@ def test_the_table_is_no_formula(graded):
 )
 def test_no_name_becomes_a_formula(name):
     result = Result(name, "demonstration", Verdict("graded", 3.0, 3.0, {}, (name,)))
-    (row,) = csv.DictReader(io.StringIO(scores([result], {"demonstration": DEMO}).decode("utf-8-sig"), newline=""))
-    for value in (row["student"], row["remarks"]):
+    course = {"demonstration": DEMO}
+    table = scores([row(result, course)], course).decode("utf-8-sig")
+    (found,) = csv.DictReader(io.StringIO(table, newline=""))
+    for value in (found["student"], found["remarks"]):
         assert value.strip()[0] in "'?", value
 
 
@@ -158,7 +161,7 @@ class Tags(HTMLParser):
         self.words += data
 
 
-TAGS = "html head meta title style body h1 h2 h3 p ul li table tr th td pre"
+TAGS = "html head meta title style body main h1 h2 h3 p ul li table tr th td pre"
 ALLOWED = frozenset(TAGS.split(" "))
 
 
@@ -168,13 +171,17 @@ def test_a_page_shows_what_was_handed_in_and_runs_nothing_of_it(graded):
         if expected:
             page = Tags((out / "students" / student / "small.html").read_bytes())
             assert set(page.tags) <= ALLOWED
-            assert page.attributes <= {"lang", "charset", "http-equiv", "content", "name"}
+            assert page.attributes <= {"lang", "charset", "http-equiv", "content", "name", "scope"}
             assert student in page.words
             assert expected[0] in page.words
     eve = Tags((out / "students" / "<b>eve<" / "small.html").read_bytes())
     assert "<script>alert(1)</script><img src=x onerror=alert(2)>" in eve.words
     assert "2 of 2" in eve.words
     assert "– of 3" in eve.words
+    bob = Tags((out / "students" / "bobx" / "small.html").read_bytes())
+    assert "0 of 3" in bob.words
+    assert "nothing was written here" in bob.words
+    assert "Small" in bob.words
     fay = (out / "students" / "fay" / "small.html").read_text()
     assert "the file is not JSON" in fay
     assert "alert" not in fay
@@ -254,6 +261,14 @@ def test_what_a_teacher_marks_by_hand_is_inert_too(graded):
         assert first == last + "text"
         assert "\n".join(middle) == text
         assert not any(line.strip().startswith(last) for line in middle)
+
+
+def test_a_paragraph_typed_as_one_line_needs_no_scrolling():
+    paragraph = "Since $a-b$ is never negative, " * 20
+    middle = fenced(f"(a) Yes.\n\n{paragraph}\n").split("\n")[1:-1]
+    assert max(map(len, middle)) <= 100
+    assert len(middle) > 6
+    assert "".join(middle) == f"(a) Yes.{paragraph}"
 
 
 SCRIPT = """
@@ -382,6 +397,12 @@ def test_names_of_folders_that_are_no_text():
     assert shown(os.fsdecode(b"a\xffb\nc")) == "a\ufffdb?c"
 
 
+def test_two_students_who_are_shown_alike_do_not_share_a_row(tmp_path):
+    submissions = demo_class(tmp_path / "in", **{"a?": HONEST, "a\n": HONEST})
+    with pytest.raises(ValueError, match=r"2 folders of students are all shown as 'a\?'"):
+        run(submissions, tmp_path / "out")
+
+
 def test_uids_are_fresh_and_within_what_a_container_has(tmp_path):
     table = tmp_path / "uid_map"
     for line, low, high in [
@@ -395,3 +416,70 @@ def test_uids_are_fresh_and_within_what_a_container_has(tmp_path):
         assert len(set(numbers)) == len(numbers) > 3000
         assert 65_534 not in numbers  # nobody
     assert len(set(itertools.islice(uids(), 100))) == 100
+
+
+HOLDING = """
+import sys, time
+from pathlib import Path
+sys.path.insert(0, {root!r})
+from grading.batch import alone
+with alone(Path(sys.argv[1])):
+    print("here", flush=True)
+    time.sleep(600)
+"""
+
+
+def test_two_runs_do_not_grade_into_one_folder(graded, tmp_path, capsys):
+    submissions, out = graded[0], tmp_path / "grades"
+    code = HOLDING.format(root=str(Path(__file__).resolve().parents[2]))
+    with subprocess.Popen([sys.executable, "-c", code, out], stdout=subprocess.PIPE) as other:
+        try:
+            assert other.stdout
+            assert other.stdout.readline() == b"here\n"
+            assert main(["grade", str(out), "--submissions", str(submissions)]) == 1
+            said = capsys.readouterr().err
+            assert said == f"grading: another run is grading into {out}; wait until it has ended, or end it\n"
+            assert [path.name for path in out.iterdir()] == [".lock"]
+        finally:
+            other.kill()
+    with alone(out):  # a killed run leaves the file, and nothing that holds it
+        assert stat.S_IMODE((out / ".lock").stat().st_mode) == 0o600
+        with pytest.raises(ValueError, match="another run is grading into"), alone(out):
+            pytest.fail("two at once")
+
+
+def test_where_nothing_can_be_graded_nothing_is_begun(tmp_path, monkeypatch, capsys):
+    submissions, out = demo_class(tmp_path / "in", a=HONEST), tmp_path / "out"
+    assert main(["grade", str(out), "--submissions", str(tmp_path / "nowhere")]) == 1
+    assert main(["grade", str(submissions / "grades"), "--submissions", str(submissions)]) == 1
+    assert [line.split(": ")[0] for line in capsys.readouterr().err.splitlines()] == ["grading"] * 2
+    monkeypatch.setenv("PATH", str(tmp_path))
+    assert main(["grade", str(out), "--submissions", str(submissions)]) == 1
+    assert capsys.readouterr().err.startswith("Unavailable: submissions run only inside bubblewrap")
+    assert sorted(path.name for path in tmp_path.rglob("*")) == ["a", "demonstration.ipynb", "in"]
+
+
+WINDOWS = """
+import os, pkgutil, sys
+sys.path.insert(0, {root!r})
+import concurrent.futures, ctypes, json, numpy, subprocess, tempfile  # what is not ours knows where it is
+for name in ("fcntl", "pwd", "grp", "resource", "termios"):
+    sys.modules[name] = None
+for name in ("O_NOFOLLOW", "O_DIRECTORY", "O_NONBLOCK", "O_CLOEXEC", "geteuid", "getuid", "pidfd_open", "memfd_create"):
+    delattr(os, name)
+sys.platform = "win32"
+import grading
+for module in pkgutil.iter_modules(grading.__path__):
+    __import__("grading." + module.name)
+from grading.__main__ import main
+sys.exit(main(["grade", sys.argv[1], "--submissions", sys.argv[2]]))
+"""
+
+
+def test_on_windows_all_can_be_imported_and_grading_is_refused(tmp_path):
+    submissions, out = demo_class(tmp_path / "in", a=HONEST), tmp_path / "out"
+    code = WINDOWS.format(root=str(Path(__file__).resolve().parents[2]))
+    ended = subprocess.run([sys.executable, "-c", code, out, submissions], capture_output=True, text=True)
+    assert ended.returncode == 1, ended.stderr
+    assert ended.stderr.startswith("Unavailable: submissions run only inside bubblewrap")
+    assert not out.exists()

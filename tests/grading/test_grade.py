@@ -4,22 +4,23 @@ from __future__ import annotations
 
 import dataclasses
 import os
+import random
 import sys
 
 import numpy as np
 import pytest
 import torch
 from demo import DEMO, HONEST, RELEASE, STARTER, cell, cells, notebook
-from inside import MIB, both, fresh_uid
+from inside import MIB, both, fresh_uid, sandboxed
 
 from grading import grade
 from grading.grade import Assignment, Unavailable, grade_one, replies
 from grading.judge import Case, Failure, Question
 from grading.limits import Limits
 
-pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="bubblewrap is a Linux program")
+pytestmark = sandboxed
 
-LIMITS = Limits(seconds=20, memory=1024 * MIB, processes=32, output=MIB, files=500, file_size=16 * MIB)
+LIMITS = Limits(seconds=120, memory=1024 * MIB, processes=32, output=MIB, files=500, file_size=16 * MIB)
 
 
 @both
@@ -50,9 +51,11 @@ def test_a_plausible_wrong_answer_loses_its_points(name, source, score):
     assert (verdict.status, verdict.score) == ("graded", score)
 
 
-def test_one_verdict_twice():
-    data = notebook(cells(normalise="def normalise(w):\n    return np.random.random(w.shape)\n"))
-    assert grade_one(data, DEMO, fresh_uid(), LIMITS) == grade_one(data, DEMO, fresh_uid(), LIMITS)
+def test_global_generators_draw_the_same_at_every_run():
+    source = "import random\ndef normalise(w):\n    return [np.random.random(), random.random()]\n"
+    expected = [np.random.RandomState(0).random_sample(), random.Random(0).random()]
+    assignment = asked("normalise(1)", Case({}, expected), Case({"unused": 1}, expected), tolerance=0)
+    assert grade_one(notebook(cells(normalise=source)), assignment, fresh_uid(), LIMITS).score == 1.0
 
 
 def asked(ask: str, *cases: Case, name: str = "normalise-check", **facts) -> Assignment:
@@ -70,7 +73,7 @@ def test_tensors_go_in_and_come_out():
     solution = "import torch\ndef normalise(w):\n    return torch.softmax(w.log().requires_grad_(), -1)\n"
     weights = torch.tensor([1.0, 3.0], dtype=torch.float64)
     assignment = asked("normalise(w)", Case({"w": weights}, weights / 4))
-    verdict = grade_one(notebook(cells(normalise=solution)), assignment, fresh_uid(), Limits(60))
+    verdict = grade_one(notebook(cells(normalise=solution)), assignment, fresh_uid(), Limits())
     assert (verdict.status, verdict.score) == ("graded", 1.0)
 
 
@@ -101,6 +104,13 @@ def test_what_a_question_changes_is_gone_for_the_next():
     assert verdict.score == 2.0
 
 
+def test_what_is_printed_is_no_answer():
+    line = '{"dict":{"question":"normalise-check","case":0,"value":0.0}}'
+    data = notebook([cells()[0], cell(f"print({line!r}, flush=True)"), *cells()[1:]])
+    verdict = grade_one(data, DEMO, fresh_uid(), LIMITS)
+    assert (verdict.status, verdict.score, verdict.remarks) == ("graded", 3.0, ())
+
+
 def test_an_error_in_one_cell_leaves_the_others():
     data = notebook([cells()[0], cell("1 / 0"), cell("for"), *cells()[1:], cell("undefined")])
     verdict = grade_one(data, DEMO, fresh_uid(), LIMITS)
@@ -118,7 +128,7 @@ def test_magics_are_left_out_and_told():
 
 
 def test_a_sandbox_that_does_not_start_is_nobody_s_fault(monkeypatch):
-    monkeypatch.setattr(grade, "COMMAND", (sys.executable, "-c", "raise SystemExit('no such thing')"))
+    monkeypatch.setattr(grade, "COMMAND", (os.path.abspath(sys.executable), "-c", "raise SystemExit('no such thing')"))
     with pytest.raises(Unavailable, match=r"does not start.*no such thing"):
         grade_one(HONEST, DEMO, fresh_uid(), LIMITS)
 
@@ -153,34 +163,61 @@ def test_a_remark_about_a_strange_notebook_is_short_and_ours():
 
 
 LINE = b'{"dict":{"question":"normalise-check","case":0,"value":1}}\n'
-HELLO = b'{"dict":{"hello":true}}\n'
 END = b'{"dict":{"end":{"dict":{"errors":1,"cut":0,"magics":0}}}}\n'
+EMPTY = LINE.replace(b":1}", b':{"array":["<f8",[4194304,4194304,4194304,0],""]}}')
 
 
 @pytest.mark.parametrize(
     ("stdout", "expected"),
     [
-        (b"", ({}, None, False, False)),
-        (HELLO, ({}, None, True, True)),
-        (HELLO + LINE + END, ({0: 1}, {"errors": 1, "cut": 0, "magics": 0}, True, True)),
-        (HELLO + LINE + END + END.replace(b"1", b"9"), ({0: 1}, {"errors": 1, "cut": 0, "magics": 0}, True, True)),
-        (HELLO + LINE + LINE, ({0: Failure("answered more than once")}, None, True, True)),
-        (HELLO + b"garbage\n" + LINE, ({0: 1}, None, True, False)),
-        (HELLO + LINE + LINE[:-9], ({0: 1}, None, True, False)),
-        (HELLO + LINE.replace(b"case", b"Case"), ({-1: Failure("no answer")}, None, True, True)),
-        (HELLO + LINE.replace(b":0,", b":2,"), ({}, None, True, True)),
-        (HELLO + LINE.replace(b":0,", b":0.0,"), ({}, None, True, True)),
-        (HELLO + LINE.replace(b'"value":1', b'"error":5'), ({0: Failure("raised an exception")}, None, True, True)),
-        (b"\n" * 10**6 + HELLO, ({}, None, False, False)),
-        (HELLO + END.replace(b"1", b"1e9").replace(b'"cut":0', b'"cut":-5'), ({}, {"magics": 0}, True, True)),
+        (b"", ({}, None, True)),
+        (LINE + END, ({0: 1}, {"errors": 1, "cut": 0, "magics": 0}, True)),
+        (LINE + END + END.replace(b"1", b"9"), ({0: 1}, {"errors": 1, "cut": 0, "magics": 0}, True)),
+        (LINE + LINE, ({0: Failure("answered more than once")}, None, True)),
+        (b"garbage\n" + LINE, ({0: 1}, None, False)),
+        (EMPTY + LINE, ({0: 1}, None, False)),
+        (LINE + LINE[:-9], ({0: 1}, None, False)),
+        (LINE.replace(b"case", b"Case"), ({-1: Failure("no answer")}, None, True)),
+        (LINE.replace(b":0,", b":2,"), ({}, None, True)),
+        (LINE.replace(b":0,", b":0.0,"), ({}, None, True)),
+        (LINE.replace(b'"value":1', b'"error":5'), ({0: Failure("raised an exception")}, None, True)),
+        (b"\n" * 10**6 + LINE, ({}, None, False)),
+        (END.replace(b"1", b"1e9").replace(b'"cut":0', b'"cut":-5'), ({}, {"magics": 0}, True)),
     ],
 )
 def test_replies(stdout, expected):
-    answers, facts, hello, clean = replies(stdout, DEMO.questions)
-    assert (answers["normalise-check"], facts, hello, clean) == expected
+    answers, facts, clean = replies(stdout, DEMO.questions)
+    assert (answers["normalise-check"], facts, clean) == expected
     assert answers["free-energy-check"] == {}
+
+
+def test_what_says_no_greeting_is_nobody_s_fault(monkeypatch):
+    """Not even where answers come: the task went to nobody, so it is not the student who sent them."""
+    forged = f"import os; os.write(1, {LINE + END!r})"
+    monkeypatch.setattr(grade, "COMMAND", (os.path.abspath(sys.executable), "-I", "-S", "-c", forged))
+    with pytest.raises(Unavailable, match="does not start"):
+        grade_one(HONEST, DEMO, fresh_uid(), LIMITS)
 
 
 def test_a_starter_left_as_it_is_raises():
     verdict = grade_one(notebook(cells(normalise=STARTER)), DEMO, fresh_uid(), LIMITS)
     assert verdict.marks["normalise-check"].reason == "case 1 of 2: raised NameError"
+
+
+def test_where_the_package_cannot_be_imported_nobody_is_graded(monkeypatch):
+    monkeypatch.setattr(grade, "RESERVED", [])
+    monkeypatch.setattr(grade, "TRIAL", "import torch_that_is_not_there")
+    with pytest.raises(Unavailable, match=r"(?s)cannot be imported in the sandbox \(ended\).*torch_that_is_not_there"):
+        grade_one(RELEASE, DEMO, fresh_uid())
+
+
+def test_what_libraries_reserve_and_do_not_use_is_allowed_on_top(monkeypatch):
+    """A library of 4 GiB of which nothing is used, beside the package."""
+    library = "import mmap\nlibrary = mmap.mmap(-1, 2**32, flags=mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS)\n"
+    own = notebook([cell(library), *cells()])
+    monkeypatch.setattr(grade, "RESERVED", [0])
+    assert grade_one(own, DEMO, fresh_uid()).remarks
+    monkeypatch.setattr(grade, "RESERVED", [])
+    monkeypatch.setattr(grade, "TRIAL", library + grade.TRIAL)
+    assert not grade_one(own, DEMO, fresh_uid()).remarks
+    assert grade.RESERVED[0] > 3 * 2**30

@@ -2,16 +2,13 @@
 
 from __future__ import annotations
 
-import sys
-
-import pytest
-from inside import SMALL, fresh_uid
+from inside import SMALL, fresh_uid, sandboxed
 
 from grading.held import Held
 from grading.jail import jail
 from grading.syscalls import filter_program
 
-pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="bubblewrap is a Linux program")
+pytestmark = sandboxed
 
 
 def test_the_machine_s_temporary_folder_is_never_counted(tmp_path):

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import math
+
 import numpy as np
 import pytest
 import torch
 
-from grading.exchange import dumps, loads
+from grading.exchange import DTYPES, dumps, loads
 from grading.judge import Case, Mark, Question, compare, failed, judge
 
 RIGHT = [
@@ -63,8 +65,11 @@ WRONG = [
     (1.0, [1.0, 2.0], "not a list or tuple of 2"),
     (np.array(1.0), [1.0], "not a list or tuple of 1"),
     ([1.0, 3.0], [1.0, 2.0], "[1]: not the right value"),
+    (np.array([1.0, 3.0]), [1.0, 2.0], "[1]: not the right value"),
+    (np.zeros((3, 0)), [1.0, 2.0], "2 parts are expected"),
     ({"a": 1.0}, {"b": 1.0}, "not a dictionary with the keys b"),
     ({"a": 2.0}, {"a": 1.0}, "['a']: not the right value"),
+    ({"a": 1.0, "b": 2.0}, {"a": 1.0}, "not a dictionary with the keys a"),
 ]
 
 
@@ -113,3 +118,26 @@ def test_only_known_names_are_quoted(name):
 def test_doors_of_a_question(changed, said):
     with pytest.raises(ValueError, match=said):
         Question(**{"name": "q", "ask": "f(x)", "cases": (Case({"x": 1.0}, 1.0),), **changed})
+
+
+def test_whatever_crosses_is_judged():
+    """Five hundred values of every kind that crosses, arrays of random bytes too, against each reference."""
+    rng = np.random.default_rng(5)
+    plain = [None, True, -1, 2**63, -(2**63), 10**39, 1e308, float("nan"), float("-inf"), "", "1", "\ud800", [], {}]
+
+    def value(depth: int) -> object:
+        kind = rng.integers(4 if depth else 2)
+        if kind == 0:
+            return plain[rng.integers(len(plain))]
+        if kind == 1:
+            dtype = np.dtype(DTYPES[rng.integers(len(DTYPES))])
+            shape = tuple(int(n) for n in rng.integers(0, 4, rng.integers(4)))
+            return np.frombuffer(rng.bytes(dtype.itemsize * math.prod(shape)), dtype).reshape(shape)
+        parts = [value(depth - 1) for _ in range(rng.integers(4))]
+        return parts if kind == 2 else dict(zip("abcd", parts, strict=False))
+
+    references = [reference for _, reference in RIGHT]
+    for _ in range(500):
+        answer = loads(dumps(value(3)))
+        for reference in references:
+            assert isinstance(compare(answer, reference, 1e-6), str)

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from demo import HONEST, LOCKED, RELEASE, SOLUTIONS, cell, cells, notebook
 
-from grading.notebooks import CELLS, MOST, SOURCE, NotANotebook, read, skeleton
+from grading.notebooks import CELLS, MOST, PARTS, SOURCE, NotANotebook, read, skeleton
 
 
 def sources(data: bytes) -> list[str]:
@@ -86,7 +86,8 @@ def test_an_unreadable_source_is_left_out_and_told(source):
         notebook([], nbformat="4"),
         b'{"nbformat": 4, "cells": {}}',
         notebook([cell("")] * (CELLS + 1)),
-        b" " * (MOST + 1),
+        HONEST + b" " * MOST,
+        notebook(cells(), x=[[]] * (PARTS // 2)),
         b"[" * 10**6,
         b'{"a":' * 10**5,
         b"1" * 10**6,

@@ -7,9 +7,14 @@ import subprocess
 from pathlib import Path
 
 import pytest
+from inside import fresh_uid, sandboxed
 
+from grading.groups import PREFIX, Groups, parents, sweep
+from grading.held import Held
+from grading.jail import jail
 from grading.limits import Limits
-from grading.watch import PREFIX, Groups, Tree, parents, sweep
+from grading.syscalls import filter_program
+from grading.watch import Tree, kibibytes
 
 LIMITS = Limits(memory=2**30, processes=10)
 ONE = """30 25 0:26 / /sys/fs/cgroup rw - tmpfs tmpfs rw
@@ -70,7 +75,7 @@ def test_without_controllers_there_are_no_groups(tmp_path, mounts, own, groups):
 def test_version_2_is_told_the_limits_and_believed(tmp_path):
     where = machine(tmp_path, TWO.format(top="/"), "0::/\n", {"": "memory pids"})
     groups = Groups(4321, LIMITS, *where)
-    (group,) = groups.made
+    (group,) = groups.made.values()
     told = {path.name: path.read_text() for path in group.iterdir()}
     assert told == {"memory.max": str(2**30), "memory.oom.group": "1", "pids.max": "11", "cgroup.procs": "4321"}
     answers = {"memory.current": "1000", "pids.current": "4", "memory.events": "low 0\nmax 3\noom 0\noom_kill 0\n"}
@@ -100,17 +105,56 @@ def test_groups_of_dead_graders_are_swept(tmp_path):
     assert {path.name for path in tmp_path.iterdir()} == {f"{PREFIX}{os.getpid()}-1", "another"}
 
 
-def test_a_tree_counts_descendants_of_any_depth():
-    """A shell, its two children and a grandchild: the first process is not counted."""
-    program = "sleep 9 & sh -c 'sleep 9 & echo ready; wait' & wait"
-    with subprocess.Popen(["sh", "-c", program], stdout=subprocess.PIPE, start_new_session=True) as process:
-        assert process.stdout
-        process.stdout.readline()
-        tree = Tree(process.pid, LIMITS)
-        assert tree.look(100) == ""
-        assert tree.processes == 3
-        assert tree.memory > 100
-        assert tree.look(2**30) == "out of memory"
-        assert Tree(process.pid, Limits(processes=4)).look(0) == ""
-        os.killpg(process.pid, 9)
+def test_version_1_holds_memory_processes_and_shares_of_processors(tmp_path):
+    mounts = ONE + "34 30 0:30 / /sys/fs/cgroup/cpu rw - cgroup cgroup rw,cpu,cpuacct\n"
+    own = "8:pids:/\n4:memory:/\n3:cpu,cpuacct:/\n0::/\n"
+    groups = Groups(4321, LIMITS, *machine(tmp_path, mounts, own, {"memory": "", "pids": "", "cpu": ""}))
+    told = {kind: {path.name: path.read_text() for path in group.iterdir()} for kind, group in groups.made.items()}
+    assert told == {
+        "memory": {"memory.limit_in_bytes": str(2**30), "memory.oom_control": "1", "cgroup.procs": "4321"},
+        "pids": {"pids.max": "11", "cgroup.procs": "4321"},
+        "cpu": {"cgroup.procs": "4321"},
+    }
+
+
+def test_swapping_that_no_group_counts_is_refused(tmp_path):
+    where = machine(tmp_path, TWO.format(top="/"), "0::/\n", {"": "memory pids"})
+    heading = "Filename\tType\tSize\n"
+    (tmp_path / "swaps").write_text(heading)
+    Groups(4321, LIMITS, *where)
+    (tmp_path / "swaps").write_text(heading + "/swap file 1000\n")
+    with pytest.raises(OSError, match="this machine swaps"):
+        Groups(4321, LIMITS, *where)
+
+
+def test_lines_of_a_file_in_proc_are_summed(tmp_path):
+    (tmp_path / "status").write_text("Name:\tx: y\nVmRSS:\t   12 kB\nVmSwap:\t    3 kB\n")
+    assert kibibytes(tmp_path / "status", "VmRSS", "VmSwap") == 15 * 1024
+    assert kibibytes(tmp_path / "status", "VmRSS") == 12 * 1024
+    assert kibibytes(tmp_path / "status", "Pss") is None
+    assert kibibytes(tmp_path / "gone", "VmRSS") is None
+
+
+@sandboxed
+def test_a_tree_counts_in_the_sandbox_s_own_proc():
+    """Descendants of any depth, whoever their parent is; what is not mounted yet, or is the machine's, is nothing."""
+    limits, uid, looks = Limits(seconds=60, memory=2**28, processes=8), fresh_uid(), []
+    program = "sleep 600 & (sleep 600 & sleep 600 &) ; echo ready; sleep 600"
+
+    def arguments(control: list[str]) -> list[str]:
+        return [*jail(control, {}, limits, uid), "/usr/bin/sh", "-c", program]
+
+    with Held(arguments, filter_program()) as held:
+        tree = Tree(held.first, limits)
+
+        def look(inside: int) -> str:
+            looks.append((tree.look(inside), tree.processes))
+            return "seen" if tree.processes == 5 else ""
+
+        assert Tree(os.getpid(), limits).look(0) == ""
+        assert Tree(os.getpid(), limits)._pids() == set()
+        assert held.watched(b"", limits, look)[0] == "seen"
+    assert {said for said, _ in looks} == {""}
+    assert tree.memory > 0
     assert tree.look(0) == ""
+    assert tree.look(2**28) == "out of memory"
