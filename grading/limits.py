@@ -17,8 +17,9 @@ class Limits:
     """seconds of the clock; memory, output, file_size in bytes; processes (threads count too); files by number.
 
     A tree that reaches `processes` is ended; the kernel lets one more through at most. `memory` bounds the sum over
-    all processes together with the temporary folder, and the address space of each of them. `output` bounds what is
-    printed, and as many bytes again of answers. `file_size` bounds all files together.
+    all processes together with the temporary folder, and also the addresses of each process, but for those that
+    libraries reserve. `output` bounds what is printed, and as many bytes again of answers. `file_size` bounds all
+    files together.
 
     Raises: ValueError where a limit is no whole number (seconds: no number) or too small to start Python at all.
     """
