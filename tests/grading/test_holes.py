@@ -146,7 +146,7 @@ def test_a_hole_is_noticed(hole, tmp_path):
     for name in ("grading", "tests/grading"):
         shutil.copytree(REPOSITORY / name, tmp_path / name, ignore=nothing_built)
     (tmp_path / "lecturecode").symlink_to(REPOSITORY / "lecturecode")
-    (tmp_path / "pytest.ini").write_text("[pytest]\nmarkers = verify\n")
+    (tmp_path / "pytest.ini").write_text("[pytest]\nmarkers = verify\npythonpath = tests/grading\n")
     path = tmp_path / "grading" / hole.file
     path.write_text(path.read_text(encoding="utf-8").replace(hole.right, hole.wrong), encoding="utf-8")
     module, _, name = hole.test.partition("::")
