@@ -61,13 +61,14 @@ def find(submissions: Path, assignments: Iterable[str]) -> list[Handed]:
 
 
 def strangers(submissions: Path, assignments: Iterable[str]) -> list[str]:
-    """Notebooks under a name that no assignment has, in a student's folder: a teacher will want to know."""
-    known = {f"{name}.ipynb" for name in assignments}
+    """Notebooks and folders under a name that no assignment has, in a student's folder: a teacher will want to know."""
+    known = {*assignments, *(f"{name}.ipynb" for name in assignments)}
     found = []
     for student in students(submissions):
         if not (submissions / student).is_symlink():
-            inside = os.scandir(submissions / student)
-            found += [f"{student}/{e.name}" for e in inside if e.name.endswith(".ipynb") and e.name not in known]
+            inside = [entry for entry in os.scandir(submissions / student) if not entry.name.startswith(".")]
+            inside = [entry for entry in inside if entry.name.endswith(".ipynb") or entry.is_dir(follow_symlinks=False)]
+            found += [f"{student}/{entry.name}" for entry in inside if entry.name not in known]
     return sorted(found)
 
 

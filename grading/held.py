@@ -24,7 +24,8 @@ MISSING = (
 )
 HELP = (
     "; version 0.8 or newer is needed, and either root or the right to make user namespaces (on Ubuntu from 23.10 on "
-    "only root has it); a container gives neither unless it was started with --privileged"
+    "only root has it); a container gives neither by itself (the options that it must be "
+    "started with are on the page Assigning and grading)"
 )
 
 

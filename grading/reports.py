@@ -140,7 +140,7 @@ def feedback(result: Result, assignment: Assignment) -> bytes:
         rows[name] = nothing if name in empty else (f"– of {number(points)}", WAITING)
     words = f"{shown(result.student)}: {number(said.score)} of {number(said.maximum)} points for what was checked"
     open_points = sum(points for name, points in by_teacher.items() if name not in empty)
-    more = f"; {number(open_points)} more are given by your teacher" if open_points else ""
+    more = f"; up to {number(open_points)} more are given by your teacher" if open_points else ""
     body = [
         f"<p>{text(words + more)}.</p>",
         f"<p>Status: {text(said.status)}. {SAID.get(said.status, '')}</p>",

@@ -136,7 +136,7 @@ class Assignments(Directive):
         about = [self.words(f"**{one.title}**"), self.words(one.about), nodes.paragraph("", "", *links)]
         after = [self.words(f"{{doc}}`/{one.after}`")] if one.after else []
         points = (f"{one.checked:g} checked", f"{one.written:g} written")
-        cells = (about, after, [nodes.paragraph(text=text.replace(" ", "\N{NO-BREAK SPACE}")) for text in points])
+        cells = (about, after, [nodes.paragraph(text=text) for text in points])
         return nodes.row("", *(nodes.entry("", *cell) for cell in cells))
 
     def words(self, text: str) -> nodes.paragraph:

@@ -68,6 +68,7 @@ def test_the_students_page_quotes_the_judge():
         compare([1.0], [1.0, 2.0], 0.0),
         *(failed(name).reason for name in ("ValueError", "NotImplementedError", "NameError")),
         OVER["timed out"],
+        OVER["crashed"],
         "no answer: timed out",
         EMPTY,
         WAITING,

@@ -382,9 +382,11 @@ def test_both_places_of_a_notebook_and_names_that_no_assignment_has(tmp_path):
     folder = hand_in(tmp_path / "in", ann=answer(), bobx=answer())
     (folder / "ann" / "small.ipynb").write_bytes(b"the older form, passed over")
     (folder / "bobx" / "smal.ipynb").write_bytes(b"")
+    (folder / "bobx" / "Small").mkdir()
+    (folder / "bobx" / ".ipynb_checkpoints").mkdir()
     parts = [one.parts for one in find(folder, ["small", "other"])]
     assert parts == [(), ("ann", "small", "small.ipynb"), (), ("bobx", "small.ipynb")]
-    assert strangers(folder, ["small", "other"]) == ["bobx/smal.ipynb"]
+    assert strangers(folder, ["small", "other"]) == ["bobx/Small", "bobx/smal.ipynb"]
     for nowhere in (tmp_path / "missing", tmp_path / "in" / "ann" / "small"):
         with pytest.raises(ValueError, match="one folder for each student"):
             find(nowhere, ["small"])
