@@ -155,7 +155,20 @@ def tensor(array: Any) -> Any:
     return torch.from_numpy(array)
 
 
+def usual_signals() -> None:
+    """A grader that was started in the background ignores some signals, and hands that down."""
+    signal.pthread_sigmask(signal.SIG_SETMASK, ())
+    for number in signal.valid_signals():
+        if signal.getsignal(number) is signal.SIG_IGN and number not in (
+            signal.SIGPIPE,
+            signal.SIGXFSZ,
+        ):  # Python's own
+            signal.signal(number, signal.SIG_DFL)
+    signal.signal(signal.SIGINT, signal.default_int_handler)
+
+
 def main() -> None:
+    usual_signals()
     answers = os.dup(1)
     os.dup2(2, 1)
     os.write(answers, HELLO)

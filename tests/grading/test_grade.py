@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import os
 import random
+import signal
 import sys
 
 import numpy as np
@@ -221,3 +222,19 @@ def test_what_libraries_reserve_and_do_not_use_is_allowed_on_top(monkeypatch):
     monkeypatch.setattr(grade, "TRIAL", library + grade.TRIAL)
     assert not grade_one(own, DEMO, fresh_uid()).remarks
     assert grade.RESERVED[0] > 3 * 2**30
+
+
+def test_a_grader_in_the_background_gives_the_same_verdict():
+    """There a shell has signals ignored, or they are blocked, and a submission would inherit that."""
+    kills = "import os, signal\nos.kill(os.getpid(), signal.SIGINT)\nimport nowhere\n"
+    own = notebook([cell(kills), *cells(free_energy="import os, signal\nos.kill(os.getpid(), signal.SIGTERM)")])
+    usual = grade_one(own, DEMO, fresh_uid(), LIMITS)
+    handlers = {number: signal.signal(number, signal.SIG_IGN) for number in (signal.SIGINT, signal.SIGTERM)}
+    mask = signal.pthread_sigmask(signal.SIG_BLOCK, handlers)
+    try:
+        assert grade_one(own, DEMO, fresh_uid(), LIMITS) == usual
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, mask)
+        for number, handler in handlers.items():
+            signal.signal(number, handler)
+    assert (usual.status, usual.score) == ("crashed", 1.0)
