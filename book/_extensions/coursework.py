@@ -135,8 +135,8 @@ class Assignments(Directive):
             ]
         about = [self.words(f"**{one.title}**"), self.words(one.about), nodes.paragraph("", "", *links)]
         after = [self.words(f"{{doc}}`/{one.after}`")] if one.after else []
-        points = (f"{one.checked:g} checked", f"{one.written:g} written")
-        cells = (about, after, [nodes.paragraph(text=text) for text in points])
+        points = f"{one.checked:g}\N{NO-BREAK SPACE}+\N{NO-BREAK SPACE}{one.written:g}"  # narrow, for a phone
+        cells = (about, after, [nodes.paragraph(text=points)])
         return nodes.row("", *(nodes.entry("", *cell) for cell in cells))
 
     def words(self, text: str) -> nodes.paragraph:
