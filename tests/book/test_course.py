@@ -3,6 +3,7 @@
 import csv
 import importlib.util
 import inspect
+import json
 import re
 import shutil
 from pathlib import Path
@@ -10,12 +11,13 @@ from typing import Any
 
 import numpy as np
 import pytest
+from inside import fresh_uid, sandboxed
 
 from grading import notebooks
-from grading.grade import OVER
+from grading.grade import OVER, grade_one
 from grading.judge import Case, Question, compare, failed
 from grading.limits import DEFAULT, MIB
-from grading.release import ASSIGNMENTS
+from grading.release import ASSIGNMENTS, load
 from grading.reports import EMPTY, NOTHING, SAID, WAITING, scores
 from lecturecode import exercises
 
@@ -112,13 +114,30 @@ def test_the_example_assignment_meets_every_demand(example):
     for title, demand in vars(demands).items():
         wanted = inspect.signature(demand).parameters if title.startswith("test_") else {}
         marks = {mark.name for mark in getattr(demand, "pytestmark", ())}
-        if [*wanted] == ["name"] and not marks & {"skipif", "verify"}:  # those need the sandbox
+        if [*wanted] == ["name"] and not marks & {"skipif", "verify"}:  # the sandbox is asked below
             demand(name)
             done += 1
     assert done >= 8
     for question, slips in demands.checks(name).WRONG.items():
         for slip in slips:
             demands.test_a_slip_loses_its_question_and_no_other(name, question, slip)
+
+
+@sandboxed
+def test_the_sandbox_gives_the_example_what_the_students_page_says(example):
+    name, demands = example
+    assignment = load(demands.ROOT / "assignments")[name]
+    _, _, first, second = (text for text in blocks(STUDENTS, "python") if ">>>" not in text)
+    said = []
+    for answer in (first, second):
+        notebook = json.loads(assignment.release)
+        (cell,) = (c for c in notebook["cells"] if c["metadata"].get("nbgrader", {}).get("grade_id") == "log-mean")
+        cell["source"] = answer
+        verdict = grade_one(json.dumps(notebook).encode(), assignment, fresh_uid())
+        mark = verdict.marks["log-mean-check"]
+        said.append((verdict.status, f"{mark.points:g} of 8", mark.reason))
+    assert said == [("graded", "0 of 8", "case 2 of 3: not finite"), ("graded", "8 of 8", "right")]
+    assert all(f"{points}" in STUDENTS and f"`{reason}`" in STUDENTS for _, points, reason in said)
 
 
 def test_the_answers_on_the_students_page_get_what_it_says(example):

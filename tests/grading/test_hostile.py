@@ -79,6 +79,7 @@ def checked(attack: Attack, watch: str, folder: Path) -> Verdict:
             process.kill()
     assert (honest.status, honest.score, honest.maximum) == ("graded", 3.0, 3.0)
     assert grade_one(HONEST, DEMO, fresh_uid(), limits(), watch) == honest
+    assert not os.path.lexists("/tmp/lecturecode-was-here")  # what answers/ would make, were it unpickled out here
     assert fingerprint(*places) == before
     return verdict
 
